@@ -1,0 +1,147 @@
+"""Tokenized examples -> batches of one length each: seeded order, little padding, tf.data at the end.
+
+Shapes: N examples, B batch, T length of a batch's longest row.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from kerasformer.config import Augment
+from kerasformer.data.augment import augment_rows, word_pool
+from kerasformer.errors import InputError
+from kerasformer.text.wordpiece import Encoded
+
+# Rows are sorted by length inside pools of this many batches: little padding, and an order that stays random.
+POOL = 50
+# Batches are padded to a multiple of this, so that a model sees few shapes.
+STRIDE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Encoded examples and the order in which a model sees them.
+
+    Args:
+        encoded: token and segment ids of N rows.
+        tokenizer: made them; gives the id of the padding and which tokens continue a word.
+        labels: names of the classes, in the order of `label_ids`.
+        label_ids: [N], or None for text to predict.
+        texts: what was encoded, to show a reader which examples a model gets wrong.
+        text_pair: each row holds two texts.
+        batch_size: B; the last batch of an epoch holds the rest.
+        shuffle: a new order every epoch, a function of (seed, epoch) alone.
+        augment: word-level changes to each training example, other ones every epoch.
+    """
+
+    encoded: Encoded
+    tokenizer: object
+    max_length: int
+    batch_size: int
+    labels: Sequence[str] | None = None
+    label_ids: np.ndarray | None = None
+    texts: Sequence[str] = ()
+    text_pair: bool = False
+    shuffle: bool = False
+    seed: int = 0
+    augment: Augment | None = None
+    lengths: np.ndarray = field(init=False, repr=False)
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise InputError(f"expected a batch_size of at least 1, got {self.batch_size}; raise it")
+        object.__setattr__(self, "lengths", np.diff(self.encoded.offsets))
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return -(-len(self.lengths) // self.batch_size)
+
+    def order(self, epoch: int = 0) -> list[np.ndarray]:
+        """Example indices of each batch of an epoch; each example once."""
+        if not self.shuffle:
+            by_length = np.argsort(-self.lengths, kind="stable")
+            return np.split(by_length, range(self.batch_size, len(by_length), self.batch_size))
+        random = np.random.default_rng([self.seed, epoch])
+        shuffled = random.permutation(len(self.lengths))
+        pools = np.split(shuffled, range(POOL * self.batch_size, len(shuffled), POOL * self.batch_size))
+        shuffled = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
+        batches = np.split(shuffled, range(self.batch_size, len(shuffled), self.batch_size))
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def padded_length(self, rows: np.ndarray) -> int:
+        """T of the batch that holds these examples."""
+        longest = int(self.lengths[rows].max()) if len(rows) else 1
+        return min(self.max_length, -(-longest // STRIDE) * STRIDE)
+
+    @property
+    def padding_share(self) -> float:
+        """Share of an epoch's positions that hold padding, before augmentation."""
+        positions = sum(len(rows) * self.padded_length(rows) for rows in self.order())
+        return 1 - self.lengths.sum() / max(positions, 1)
+
+    def dataset(self, epochs: Iterable[int] = (0,)) -> tf.data.Dataset:
+        """Batches of these epochs, one after another: inputs [B, T], and label ids [B] where there are any.
+
+        The dataset is finite and its parallelism fixed: an iterator that is dropped before its end would otherwise
+        wait for tf.data's autotuner, for up to a minute.
+        """
+
+        epochs = list(epochs)
+
+        def steps() -> Iterator[tuple[np.ndarray, int, tuple[int, int]]]:
+            for epoch in epochs:
+                for step, rows in enumerate(self.order(epoch)):
+                    yield rows, self.padded_length(rows), (epoch, step)
+
+        signature = (
+            tf.TensorSpec([None], tf.int64),
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([2], tf.int32),
+        )
+        dataset = tf.data.Dataset.from_generator(steps, output_signature=signature)
+        dataset = dataset.map(self._assembler(), num_parallel_calls=2).prefetch(4)
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(self) * len(epochs)))
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return dataset.with_options(options)
+
+    def _assembler(self):
+        token_ids, segment_ids = tf.constant(self.encoded.token_ids), tf.constant(self.encoded.segment_ids)
+        offsets = tf.constant(self.encoded.offsets)
+        label_ids = None if self.label_ids is None else tf.constant(self.label_ids)
+        change = self._augmenter()
+
+        def assemble(rows, length, position):
+            ranges = tf.ragged.range(tf.gather(offsets, rows), tf.gather(offsets, rows + 1))
+            tokens, segments = tf.gather(token_ids, ranges), tf.gather(segment_ids, ranges)
+            if change is not None:
+                tokens = change(tokens, position)
+                segments = tf.zeros_like(tokens)
+            shape = tf.stack([-1, length])
+            inputs = {
+                "token_ids": tokens.to_tensor(self.tokenizer.pad_id, shape=shape),
+                "segment_ids": segments.to_tensor(0, shape=shape),
+                "padding_mask": tf.ones_like(tokens).to_tensor(0, shape=shape),
+            }
+            return inputs if label_ids is None else (inputs, tf.gather(label_ids, rows))
+
+        return assemble
+
+    def _augmenter(self):
+        """Changes the words between [CLS] and [SEP] of single texts; None where nothing is to change."""
+        if self.augment is None:
+            return None
+        continues_word = tf.constant(self.tokenizer.continues_word)
+        rows = tf.RaggedTensor.from_row_splits(self.encoded.token_ids, self.encoded.offsets)
+        pool = word_pool(rows[:, 1:-1], continues_word)
+        first, last = tf.constant([[self.tokenizer.cls_id]]), tf.constant([[self.tokenizer.sep_id]])
+
+        def change(tokens: tf.RaggedTensor, position: tf.Tensor) -> tf.RaggedTensor:
+            seed = tf.stack([self.seed * 1_000_003 + position[0], position[1]])
+            words = augment_rows(tokens[:, 1:-1], self.augment, continues_word, pool, seed)[:, : self.max_length - 2]
+            batch = words.nrows(out_type=tf.int32)
+            return tf.concat([tf.tile(first, [batch, 1]), words, tf.tile(last, [batch, 1])], axis=1)
+
+        return change

@@ -1,0 +1,118 @@
+"""Labelled text -> a training and a validation set, tokenized, split and bucketed."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from kerasformer.config import Augment
+from kerasformer.data.batches import Batches
+from kerasformer.data.sources import Examples, check_labels, read_examples
+from kerasformer.data.split import label_ids, label_names, stratified_split
+from kerasformer.errors import InputError
+from kerasformer.text.wordpiece import WordPiece
+
+
+def classification(
+    source: str | os.PathLike | Examples | tuple | list,
+    *,
+    tokenizer: WordPiece,
+    max_length: int = 128,
+    batch_size: int = 16,
+    split: float = 0.1,
+    validation: str | os.PathLike | Examples | tuple | list | None = None,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
+    augment: Augment | None = None,
+    **columns,
+) -> tuple[Batches, Batches | None]:
+    """Reads labelled texts and splits them into batches to train on and batches to validate on.
+
+    Args:
+        source: CSV, TSV, JSONL, Parquet, a folder of `<label>/*.txt`, or Python lists; see `read_examples`.
+        max_length: longest row in tokens, the special ones included; longer texts are cut.
+        split: share held out for validation, of every label alike; 0 for none. Unused where `validation` is given.
+        validation: a source of its own for the validation set.
+        labels: class names in the order of the model's logits; by default those of the training set, sorted.
+        seed: of the split, the order and the augmentation.
+        augment: word-level changes to the training texts.
+        **columns: `text`, `text_pair`, `label` and `encoding` of `read_examples`.
+
+    Raises:
+        InputError: unreadable sources, a single class, a label that training lacks, or a `max_length` above the
+            model's.
+    """
+    examples = read_examples(source, **columns) if not isinstance(source, Examples) else source
+    check_labels(examples)
+    train, valid = examples, None
+    if validation is not None:
+        valid = read_examples(validation, **columns) if not isinstance(validation, Examples) else validation
+    elif split:
+        kept, held_out = stratified_split(examples.labels, split, seed)
+        train, valid = examples.take(kept), examples.take(held_out)
+    if augment is not None and train.text_pairs is not None:
+        raise InputError("expected single texts for augmentation, got pairs of texts; leave the augmentation out")
+    labels = list(labels or label_names(train.labels))
+    common = {
+        "tokenizer": tokenizer,
+        "labels": labels,
+        "max_length": max_length,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    encoded = None if valid is None else encode(valid, **common)
+    return encode(train, **common, shuffle=True, augment=augment), encoded
+
+
+def encode(
+    examples: Examples, *, tokenizer: WordPiece, max_length: int, labels: Sequence[str] | None = None, **settings
+) -> Batches:
+    """Tokenizes examples into Batches; `settings` are those of Batches.
+
+    Raises:
+        InputError: a label outside `labels`, or a `max_length` above the model's.
+    """
+    limit = tokenizer.max_positions
+    if limit is not None and max_length > limit:
+        raise InputError(f"expected a max_length of at most {limit}, the model's, got {max_length}; lower it")
+    ids = None
+    if labels is not None and examples.labels is not None:
+        ids = label_ids(examples.labels, labels, examples.origins)
+    encoded = tokenizer.encode(examples.texts, examples.text_pairs, max_length=max_length)
+    shown = {"texts": examples.texts, "text_pair": examples.text_pairs is not None}
+    return Batches(encoded, tokenizer, max_length, labels=labels, label_ids=ids, **shown, **settings)
+
+
+def unlabelled(
+    texts: Sequence[str] | Sequence[tuple[str, str]],
+    *,
+    tokenizer: WordPiece,
+    max_length: int | None = None,
+    batch_size: int = 32,
+) -> Batches:
+    """Batches of texts, or of (text, text_pair) tuples, to predict; in rows of the model's own length by default.
+
+    Raises:
+        InputError: something else than texts.
+    """
+    pairs = bool(len(texts)) and not isinstance(texts[0], str)
+    try:
+        first, second = zip(*texts, strict=True) if pairs else (texts, None)
+        if not all(isinstance(text, str) for column in (first, second or ()) for text in column):
+            raise TypeError("not a string")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected texts or (text, text_pair) tuples, got {texts[0]!r} first; pass strings") from error
+    examples = Examples(list(first), list(second) if pairs else None, None, [])
+    length = max_length or tokenizer.max_length
+    return encode(examples, tokenizer=tokenizer, max_length=length, batch_size=batch_size)
+
+
+def summary(batches: Batches) -> str:
+    """One line on a set: examples, classes, how much is cut and how much is padding."""
+    counts = Counter(batches.labels[i] for i in batches.label_ids)
+    classes = ", ".join(f"{name} {counts[name]:,}" for name in batches.labels)
+    return (
+        f"{len(batches.lengths):,} texts ({classes}); {np.mean(batches.encoded.truncated):.1%} cut to "
+        f"{batches.max_length} tokens, {batches.padding_share:.1%} padding"
+    )

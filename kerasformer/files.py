@@ -1,0 +1,65 @@
+"""Files that are whole or not there."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kerasformer.errors import InputError
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its name when the block ends well and vanishes when not.
+
+    Raises:
+        InputError: `path` is in use.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"expected a new or empty folder, got {path}, which is in use; name another or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp's is private, which a server under another user could not read
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends well."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes indented JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, what: str) -> dict:
+    """Reads a JSON object.
+
+    Raises:
+        InputError: no such file, or no JSON object in it; `what` names it in the message.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"expected {what} at {path}, got no such file; check the path") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"expected {what} as JSON at {path}, got {error}; mend or replace the file") from error
+    if not isinstance(value, dict):
+        raise InputError(f"expected {what} as a JSON object at {path}, got a {type(value).__name__}; mend the file")
+    return value

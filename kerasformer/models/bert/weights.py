@@ -1,0 +1,45 @@
+"""Where each variable of Bert stands in a Hugging Face `bert` checkpoint."""
+
+from kerasformer.models.weights import COPY, STACK, STACK_TRANSPOSED, TRANSPOSE, Row, Table
+
+
+def _norm(ours: str, theirs: str) -> list[Row]:
+    return [Row(f"{ours}/gamma", (f"{theirs}.weight",)), Row(f"{ours}/beta", (f"{theirs}.bias",))]
+
+
+def _dense(ours: str, *theirs: str) -> list[Row]:
+    kernel, bias = (STACK_TRANSPOSED, STACK) if len(theirs) > 1 else (TRANSPOSE, COPY)
+    return [
+        Row(f"{ours}/kernel", tuple(f"{name}.weight" for name in theirs), kernel),
+        Row(f"{ours}/bias", tuple(f"{name}.bias" for name in theirs), bias),
+    ]
+
+
+_BLOCK, _LAYER = "block_{i}", "encoder.layer.{i}"
+
+TABLE = Table(
+    rows=[
+        Row("embedding/token/embeddings", ("embeddings.word_embeddings.weight",)),
+        Row("embedding/position/embeddings", ("embeddings.position_embeddings.weight",)),
+        Row("embedding/segment/embeddings", ("embeddings.token_type_embeddings.weight",)),
+        *_norm("embedding_norm", "embeddings.LayerNorm"),
+        *_dense(
+            f"{_BLOCK}/attention/query_key_value",
+            *(f"{_LAYER}.attention.self.{name}" for name in ("query", "key", "value")),
+        ),
+        *_dense(f"{_BLOCK}/attention/output", f"{_LAYER}.attention.output.dense"),
+        *_norm(f"{_BLOCK}/attention_residual/norm", f"{_LAYER}.attention.output.LayerNorm"),
+        *_dense(f"{_BLOCK}/mlp/up", f"{_LAYER}.intermediate.dense"),
+        *_dense(f"{_BLOCK}/mlp/down", f"{_LAYER}.output.dense"),
+        *_norm(f"{_BLOCK}/mlp_residual/norm", f"{_LAYER}.output.LayerNorm"),
+        *_dense("pooler", "pooler.dense"),
+    ],
+    prefix="bert.",
+    heads={"Classifier": _dense("head", "classifier")},
+    # Checkpoints trained on masked language modelling alone have no pooler.
+    fresh=("pooler/.*",),
+    # The position ids are a constant, and the pretraining heads (masked LM, next sentence) are not loaded.
+    ignored=(r"(bert\.)?embeddings\.position_ids", r"cls\..*"),
+    # The names of checkpoints that were converted from TensorFlow 1.
+    renamed=((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
+)

@@ -1,0 +1,151 @@
+"""Tasks: a backbone of any family and a head on it. Families contribute only data."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import keras
+from keras import KerasTensor, ops
+
+from kerasformer.errors import InputError
+from kerasformer.layers.dropout import Dropout
+from kerasformer.models import weights
+from kerasformer.models.base import Model, load, read_config, without_head, write_checkpoint
+from kerasformer.models.families import backbone_class
+from kerasformer.text.wordpiece import WordPiece
+
+
+class Classifier(keras.Model):
+    """Assigns one of `labels` to a text or a pair of texts: a dense layer on the backbone's pooled vector.
+
+    Args:
+        backbone: gives `pooled` [B, D].
+        labels: names of the C classes, in the order of the logits.
+        tokenizer: turns texts into the backbone's inputs; without it the model takes ids alone.
+        text_pair: the model compares two texts.
+        dropout: share of the pooled vector dropped in training; the backbone's by default.
+    """
+
+    def __init__(
+        self,
+        backbone: Model,
+        labels: Sequence[str],
+        tokenizer: WordPiece | None = None,
+        *,
+        text_pair: bool = False,
+        dropout: float | None = None,
+        **kwargs,
+    ):
+        super().__init__(dtype=backbone.dtype_policy, **kwargs)
+        self.labels = check_labels(labels)
+        self.backbone, self.tokenizer, self.text_pair = backbone, tokenizer, text_pair
+        if tokenizer is not None:
+            tokenizer.max_positions = backbone.config.max_length
+            tokenizer.max_length = min(
+                getattr(tokenizer, "max_length", None) or tokenizer.max_positions, tokenizer.max_positions
+            )
+        self.dropout = Dropout(backbone.config.dropout if dropout is None else dropout, name="dropout")
+        initializer = keras.initializers.TruncatedNormal(stddev=backbone.config.initializer_range)
+        # The logits are float32 whatever the policy: the loss and the served probabilities depend on them.
+        self.head = keras.layers.Dense(len(self.labels), kernel_initializer=initializer, dtype="float32", name="head")
+        self.head.build((None, backbone.config.dim))
+        self.built = True
+
+    def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
+        """Token ids, and what else the backbone takes, [B, T] -> logits [B, C]."""
+        pooled = self.backbone(inputs, training=training)["pooled"]
+        return self.head(ops.cast(self.dropout(pooled, training=training), "float32"))
+
+    def compile(
+        self,
+        optimizer: str | keras.Optimizer = "rmsprop",
+        loss: str | keras.Loss | None = None,
+        metrics: list | None = None,
+        **kwargs,
+    ) -> None:
+        """Keras's `compile`; the loss is cross-entropy and the metric accuracy unless others are given."""
+        loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")] if metrics is None else metrics
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike,
+        labels: Sequence[str] | None = None,
+        *,
+        dropout: float | None = None,
+        dtype: str | None = None,
+    ) -> Self:
+        """Reads a Hugging Face folder: backbone, tokenizer and, where its labels are the wanted ones, the head.
+
+        Args:
+            labels: the classes to tell apart; those of the checkpoint's own classifier by default.
+            dtype: a Keras dtype policy, such as "float32" or "mixed_bfloat16"; the global one by default.
+
+        Raises:
+            InputError: a missing, truncated or foreign file, or no labels where the checkpoint has none.
+        """
+        folder = Path(folder)
+        values = read_config(folder)
+        backbone_type = backbone_class(values["model_type"])
+        tensors = weights.read_tensors(folder, backbone_type.table)
+        bare = without_head(backbone_type.table, tensors)
+        trained = _labels_of(values) if len(bare) < len(tensors) else None
+        if labels is None and trained is None:
+            raise InputError(
+                f"expected labels, as {folder} has no classifier that names them, got none; pass labels=[...]"
+            )
+        tokenizer = backbone_type.tokenizer_class.from_folder(folder)
+        config = backbone_type.config_class.from_hf(values)
+        if tokenizer.vocab_size > config.vocab_size:
+            raise InputError(
+                f"expected a tokenizer of at most {config.vocab_size} tokens, as {folder / 'config.json'} says, "
+                f"got {tokenizer.vocab_size}; use the tokenizer that the model was trained with"
+            )
+        backbone, text_pair = backbone_type(config, dtype=dtype), bool(values.get("text_pair"))
+        model = cls(backbone, labels or trained, tokenizer, text_pair=text_pair, dropout=dropout)
+        if model.labels == trained:
+            load(model.backbone, tensors, folder, "Classifier", model.head)
+        else:
+            load(model.backbone, bare, folder)
+        return model
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Writes a folder that `transformers` and `from_pretrained` load: weights, labels and tokenizer."""
+        folder, backbone = Path(folder), self.backbone
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.tokenizer is not None:
+            self.tokenizer.save(folder)
+        rows = backbone.table.rows_for(backbone.config.num_layers, "Classifier")
+        values = {
+            "architectures": [backbone.architectures["Classifier"]],
+            "id2label": {str(i): label for i, label in enumerate(self.labels)},
+            "label2id": {label: i for i, label in enumerate(self.labels)},
+            "problem_type": "single_label_classification",
+            "text_pair": self.text_pair,
+        }
+        write_checkpoint(
+            folder, weights.collect(weights.by_path(backbone, self.head), rows), backbone.config.to_hf() | values
+        )
+
+
+def check_labels(labels: Sequence[str]) -> list[str]:
+    """The labels as a list.
+
+    Raises:
+        InputError: fewer than two, or one given twice.
+    """
+    labels = [str(label) for label in labels]
+    if len(labels) < 2:
+        raise InputError(f"expected at least two labels, got {labels}; a classifier tells classes apart")
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise InputError(f"expected each label once, got {twice} more than once; remove the repetition")
+    return labels
+
+
+def _labels_of(values: dict) -> list[str]:
+    """The labels of a `config.json`, named as `transformers` does where it gives only their number."""
+    names = values.get("id2label") or {str(i): f"LABEL_{i}" for i in range(values.get("num_labels", 2))}
+    return [names[key] for key in sorted(names, key=int)]

@@ -1,0 +1,1 @@
+"""Models to SavedModels that take strings: export, check and a local server."""

@@ -1,0 +1,25 @@
+"""Lines of UTF-8 text files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kerasformer.errors import InputError
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Yields the lines of a file without their ends (LF or CR LF).
+
+    Raises:
+        InputError: there is no such file, or a line is not UTF-8.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: expected a text file, found {'a folder' if path.is_dir() else 'none'}")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield line.decode().removesuffix("\n").removesuffix("\r")
+            except UnicodeDecodeError as error:
+                byte = line[error.start]
+                raise InputError(
+                    f"{path}, line {number}: expected UTF-8, got byte 0x{byte:02x}: convert the file"
+                ) from error

@@ -1,0 +1,151 @@
+"""WordPiece inside the graph, for models that are served strings: core TensorFlow operations alone."""
+
+import tensorflow as tf
+
+from kerasformer.text.code_points import BREAK, PAGE, CodePointMap
+from kerasformer.text.wordpiece import MAX_WORD_LENGTH, WordPiece, longest_first, room_for_tokens
+
+_NONE = -1  # in place of a piece: the word goes on elsewhere in its row, or has ended
+_FAILED = -2  # in place of a piece: the vocabulary has none that goes on from here
+
+
+class WordPieceGraph(tf.Module):
+    """Tokenizes any UTF-8 text as the WordPiece that it is made from, id for id.
+
+    Bytes that are not UTF-8 are left out. Shapes: B texts, C code points, U distinct words, N words being spelled.
+    """
+
+    def __init__(self, wordpiece: WordPiece):
+        super().__init__(name="wordpiece")
+        self._unk_id, self._pad_id = wordpiece.unk_id, wordpiece.pad_id
+        self._cls_id, self._sep_id = wordpiece.cls_id, wordpiece.sep_id
+        self._words = _Words(wordpiece.code_points())
+        pieces = _pieces(wordpiece.vocab)
+        self._longest = max(map(len, pieces))
+        self._ids = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(list(pieces), list(pieces.values()), tf.string, tf.int32), _NONE
+        )
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """Returns the int32 token ids [B, None] of strings [B], without special tokens."""
+        words = self._words(text)
+        distinct, which = tf.unique(words.values)
+        token_ids = tf.gather(self._spell(distinct), which)
+        return tf.RaggedTensor.from_row_splits(token_ids, words.row_splits, validate=False).merge_dims(1, 2)
+
+    def __call__(self, text: tf.Tensor, text_pair: tf.Tensor | None = None, *, max_length: int) -> dict[str, tf.Tensor]:
+        """Makes the rows of `WordPiece.encode`, padded to the longest of the batch.
+
+        Args:
+            text, text_pair: strings [B].
+
+        Returns:
+            int32 token_ids, segment_ids and padding_mask [B, T], T <= max_length.
+        """
+        room = room_for_tokens(max_length, paired=text_pair is not None)
+        texts = [self.tokenize(text)] if text_pair is None else [self.tokenize(text), self.tokenize(text_pair)]
+        sizes = [tf.cast(ids.row_lengths(), tf.int32) for ids in texts]
+        kept = [tf.minimum(sizes[0], room)] if text_pair is None else longest_first(*sizes, room, tf)
+
+        cls, sep = (tf.fill([tf.shape(text)[0], 1], token_id) for token_id in (self._cls_id, self._sep_id))
+        parts = [cls]
+        for ids, size in zip(texts, kept, strict=True):
+            parts += [_head(ids, size), sep]
+        rows = tf.concat(parts, axis=1)
+        token_ids = rows.to_tensor(self._pad_id)
+        position = tf.range(tf.shape(token_ids)[1])
+        is_token = position < tf.cast(rows.row_lengths(), tf.int32)[:, None]
+        in_pair = is_token & (position > kept[0][:, None] + 1)
+        return {
+            "token_ids": token_ids,
+            "segment_ids": tf.cast(in_pair, tf.int32),
+            "padding_mask": tf.cast(is_token, tf.int32),
+        }
+
+    def _spell(self, words: tf.Tensor) -> tf.RaggedTensor:
+        """Spells words [U] by token ids [U, None], each time with the longest piece that the rest begins with."""
+        rest = tf.strings.join([" ", words])
+        too_long = tf.strings.length(words, unit="UTF8_CHAR") > MAX_WORD_LENGTH
+        whole = tf.where(too_long, _FAILED, self._ids.lookup(rest))
+        where = tf.where(whole == _NONE)[:, 0]
+
+        def spell_on(ids, where, rest):
+            size = tf.strings.length(rest, unit="UTF8_CHAR")
+            ends = tf.minimum(tf.range(1, self._longest + 1), size[:, None])  # [N, L]
+            starts = tf.strings.substr(rest[:, None], tf.zeros_like(ends), ends, unit="UTF8_CHAR")
+            end = tf.reduce_max(tf.where(self._ids.lookup(starts) == _NONE, 0, ends), axis=1)  # [N]
+            piece = self._ids.lookup(tf.strings.substr(rest, tf.zeros_like(end), end, unit="UTF8_CHAR"))
+            piece = tf.where(end == 0, _FAILED, piece)
+            column = tf.tensor_scatter_nd_update(tf.fill(tf.shape(words), _NONE), where[:, None], piece)
+            going_on = (end > 0) & (end < size)
+            where, rest, end, size = (tf.boolean_mask(x, going_on) for x in (where, rest, end, size))
+            rest = tf.strings.substr(rest, end, size, unit="UTF8_CHAR")
+            return tf.concat([ids, column[:, None]], axis=1), where, rest
+
+        ids, _, _ = tf.while_loop(
+            lambda ids, where, rest: tf.size(where) > 0,
+            spell_on,
+            (whole[:, None], where, tf.gather(rest, where)),
+            shape_invariants=(tf.TensorShape([None, None]), tf.TensorShape([None]), tf.TensorShape([None])),
+        )
+        failed = tf.reduce_any(ids == _FAILED, axis=1, keepdims=True)  # [U, 1]
+        first = tf.where(failed, self._unk_id, ids[:, :1])
+        ids = tf.concat([first, tf.where(failed, _NONE, ids[:, 1:])], axis=1)
+        real = ids >= 0
+        return tf.RaggedTensor.from_row_lengths(
+            tf.boolean_mask(ids, real), tf.math.count_nonzero(real, axis=1), validate=False
+        )
+
+
+class _Words(tf.Module):
+    """Normalizes strings [B] and splits them into words [B, None]."""
+
+    def __init__(self, code_points: CodePointMap):
+        super().__init__(name="words")
+        self._pages = tf.constant(code_points.pages * PAGE)
+        self._rows = tf.constant(code_points.rows.reshape(-1))
+        self._outputs = tf.constant(code_points.outputs)
+        self._ranks = tf.constant(code_points.ranks)
+        self._has_mark = tf.constant(code_points.has_mark)
+        self._any_mark = code_points.has_mark.any()
+
+    def __call__(self, text: tf.Tensor) -> tf.RaggedTensor:
+        decoded = tf.strings.unicode_decode(text, "UTF-8")  # [B, None]
+        code_point = decoded.values  # [C]
+        row = tf.gather(self._rows, tf.gather(self._pages, code_point // PAGE) + code_point % PAGE)
+        shift = tf.gather(self._outputs, row)  # [C, W]
+        output = tf.where(shift == BREAK, ord(" "), code_point[:, None] + shift)
+        if self._any_mark:
+            output = tf.cond(
+                tf.reduce_any(tf.gather(self._has_mark, row)),
+                lambda: _in_canonical_order(output, tf.gather(self._ranks, row), decoded.value_rowids()),
+                lambda: output,
+            )
+        width = self._outputs.shape[1]
+        normalized = tf.RaggedTensor.from_row_splits(tf.reshape(output, [-1]), decoded.row_splits * width)
+        return tf.strings.split(tf.strings.unicode_encode(normalized, "UTF-8", errors="ignore"))
+
+
+def _in_canonical_order(output: tf.Tensor, ranks: tf.Tensor, text: tf.Tensor) -> tf.Tensor:
+    """Sorts the marks in output [C, W] by rank; those of rank 0 stay, as do the bounds of the texts [C]."""
+    shape = tf.shape(output)
+    stays = tf.cast(tf.reshape(ranks, [-1]) == 0, tf.int64)
+    run = tf.reshape(tf.cumsum(stays), shape) + text[:, None]
+    ranks = tf.cast(ranks, tf.int64)
+    order = tf.argsort(tf.reshape(run * (1 + tf.reduce_max(ranks)) + ranks, [-1]), stable=True)
+    return tf.reshape(tf.gather(tf.reshape(output, [-1]), order), shape)
+
+
+def _pieces(vocab: list[str]) -> dict[str, int]:
+    """Maps " word" to the id of a piece that starts words, and "ing" to that of one that continues them."""
+    ids = {token: i for i, token in enumerate(vocab) if " " not in token and len(token) <= MAX_WORD_LENGTH + 2}
+    return {
+        token[2:] if token.startswith("##") else f" {token}": i for token, i in ids.items() if token not in ("", "##")
+    }
+
+
+def _head(ids: tf.RaggedTensor, sizes: tf.Tensor) -> tf.RaggedTensor:
+    """The first `sizes` [B] ids of each row."""
+    starts = ids.row_starts()
+    return tf.gather(ids.values, tf.ragged.range(starts, starts + tf.cast(sizes, starts.dtype)))

@@ -1,0 +1,131 @@
+"""What happens beside the training steps: evaluation, the best model, the log and the progress bar."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import TextIO
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kerasformer.data.batches import Batches
+from kerasformer.training.metrics import Report
+
+
+class Evaluation(keras.callbacks.Callback):
+    """Evaluates on `batches` after each epoch, in one pass; logs `val_loss`, `val_accuracy` and `val_macro_f1`.
+
+    `report` holds the last evaluation. Place it before the callbacks that read these logs.
+    """
+
+    def __init__(self, batches: Batches):
+        super().__init__()
+        self.batches = batches
+        self.report: Report | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.report = Report(self.batches.labels, self.batches.label_ids, self.model.predict(self.batches))
+        if logs is not None:
+            logs |= {f"val_{name}": value for name, value in self.report.figures().items()}
+
+
+class BestModel(keras.callbacks.Callback):
+    """Saves the model in the Hugging Face format after each epoch that is the best so far by `monitor`.
+
+    Args:
+        folder: where the model goes.
+        monitor: name in the logs; more is better unless it names a loss. Where the logs lack it, every epoch is best.
+        patience: stop the training after this many epochs without a better one; 0 never does.
+    """
+
+    def __init__(self, folder: Path, monitor: str = "val_accuracy", patience: int = 0):
+        super().__init__()
+        self.folder, self.monitor, self.patience = Path(folder), monitor, patience
+        self.best, self.best_epoch = -math.inf, -1
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        value = (logs or {}).get(self.monitor)
+        score = math.inf if value is None else -value if "loss" in self.monitor else value
+        if value is None or score > self.best:
+            self.best, self.best_epoch = score, epoch
+            self.model.save_pretrained(self.folder)
+        elif self.patience and epoch - self.best_epoch >= self.patience:
+            self.model.stop_training = True
+
+
+class MetricsLog(keras.callbacks.Callback):
+    """Appends one JSON object a step, and one an epoch, to a file."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self.path = Path(file)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.file: TextIO = self.path.open("a", encoding="utf-8")
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._write({"step": int(self.model.optimizer.iterations), **(logs or {})})
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._write({"epoch": epoch + 1, "step": int(self.model.optimizer.iterations), **(logs or {})})
+        self.file.flush()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.file.close()
+
+    def _write(self, record: dict) -> None:
+        self.file.write(json.dumps({name: _plain(value) for name, value in record.items()}) + "\n")
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """Shows loss, accuracy, tokens/s and the time left, on stderr: a bar on a terminal, else a line now and then.
+
+    Args:
+        steps: of the whole training.
+        every: seconds between two lines where stderr is no terminal.
+    """
+
+    def __init__(self, steps: int, every: float = 15.0):
+        super().__init__()
+        self.steps, self.every = steps, every
+        self.console = Console(stderr=True)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.done, self.tokens, self.seconds = 0, 0, 0.0
+        self.printed = time.perf_counter()
+        columns = TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}")
+        self.bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console)
+        self.task = self.bar.add_task("", total=self.steps)
+        if self.console.is_terminal:
+            self.bar.start()
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self.begun = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.done += 1
+        if self.done > 1:  # the first step compiles
+            self.seconds += time.perf_counter() - self.begun
+            self.tokens += int(logs["tokens"])
+        text = f"loss {float(logs['loss']):.4f}  accuracy {float(logs['accuracy']):.4f}" if "accuracy" in logs else ""
+        text += f"  {self.tokens / self.seconds:,.0f} tokens/s" if self.seconds else ""
+        self.bar.update(self.task, advance=1, description=text)
+        if not self.console.is_terminal and time.perf_counter() - self.printed > self.every:
+            self.printed = time.perf_counter()
+            left = (self.steps - self.done) * self.seconds / max(self.done - 1, 1)
+            self.console.print(f"step {self.done}/{self.steps}  {text}  {left:.0f} s left", highlight=False)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        shown = ("loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1")
+        figures = "  ".join(f"{name} {float(logs[name]):.4f}" for name in shown if name in logs)
+        self.console.print(f"epoch {epoch + 1}  {figures}", highlight=False)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.bar.stop()
+
+
+def _plain(value) -> float | int:
+    """A tensor or NumPy scalar as Python's own number."""
+    return value.item() if hasattr(value, "item") else float(value)

@@ -1,0 +1,64 @@
+"""Whether XLA pays for a model on this machine, decided by measuring a few steps."""
+
+import logging
+import statistics
+import time
+
+import tensorflow as tf
+
+from kerasformer.data.batches import Batches
+from kerasformer.training.step import TrainingStep
+
+logger = logging.getLogger(__name__)
+
+MEASURED_STEPS = 3
+# XLA takes seconds to compile each shape of batch; a run shorter than this cannot earn them back.
+SHORTEST_RUN = 60.0
+
+
+def choose_jit(model: TrainingStep, batches: Batches, steps: int, mode: str = "auto") -> bool | str:
+    """What to give `compile(jit_compile=)` for `mode`: "none" -> False, "xla" -> True, "auto" -> as measured.
+
+    Args:
+        model: compiled; its weights and optimizer are not changed.
+        batches: the training set; its first batch is measured.
+        steps: length of the run.
+    """
+    if mode != "auto":
+        return mode == "xla"
+    data = next(iter(batches.dataset()))
+    _, plain = _measure(model, data, jit=False)
+    if plain * steps < SHORTEST_RUN:
+        logger.info(
+            "compile: TensorFlow's own kernels (%.0f ms a step, so about %.0f s in all; too short for XLA to earn its "
+            "compilation back)",
+            1e3 * plain,
+            plain * steps,
+        )
+        return "auto"
+    compilation, xla = _measure(model, data, jit=True)
+    shapes = len({batches.padded_length(rows) for rows in batches.order()})
+    pays = compilation * shapes + xla * steps < plain * steps
+    logger.info(
+        "compile: %s (a step takes %.0f ms with TensorFlow's own kernels and %.0f ms with XLA, whose compilation takes "
+        "%.1f s for each of %d shapes)",
+        "XLA" if pays else "TensorFlow's own kernels",
+        1e3 * plain,
+        1e3 * xla,
+        compilation,
+        shapes,
+    )
+    return True if pays else "auto"
+
+
+def _measure(model: TrainingStep, data: tuple, jit: bool) -> tuple[float, float]:
+    """Seconds of the first call, beyond a later one, and the median of later ones, for the gradients of one batch."""
+    inputs, labels = data[:2]
+    gradients = tf.function(model.sum_gradients, jit_compile=jit)
+    seconds = []
+    for _ in range(MEASURED_STEPS + 1):
+        start = time.perf_counter()
+        gradients(inputs, labels, tf.ones(tf.shape(labels)))[0].numpy()
+        seconds.append(time.perf_counter() - start)
+    median = statistics.median(seconds[1:])
+    return max(seconds[0] - median, 0.0), median

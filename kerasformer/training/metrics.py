@@ -1,0 +1,62 @@
+"""How well a classifier does: accuracy, macro F1, the confusion matrix and the examples it gets wrong.
+
+Shapes: N examples, C classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Figures of one evaluation.
+
+    Args:
+        labels: names of the C classes.
+        truth: [N] class ids.
+        probabilities: [N, C].
+    """
+
+    labels: Sequence[str]
+    truth: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Counts [C, C]: true class by predicted class."""
+        counts = np.zeros([len(self.labels)] * 2, np.int64)
+        np.add.at(counts, (self.truth, self.predicted), 1)
+        return counts
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, in nats."""
+        return float(-np.log(np.maximum(self.probabilities[np.arange(len(self.truth)), self.truth], 1e-12)).mean())
+
+    @property
+    def accuracy(self) -> float:
+        return float((self.predicted == self.truth).mean())
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 of the classes that occur, in truth or in prediction."""
+        counts = self.confusion
+        occurrences = counts.sum(axis=0) + counts.sum(axis=1)  # 2 TP + FP + FN of each class
+        occurs = occurrences > 0
+        return float((2 * counts.diagonal()[occurs] / occurrences[occurs]).mean())
+
+    @property
+    def mistakes(self) -> np.ndarray:
+        """Indices of the misclassified examples, the surest mistake first."""
+        wrong = np.flatnonzero(self.predicted != self.truth)
+        return wrong[np.argsort(-self.probabilities[wrong].max(axis=1), kind="stable")]
+
+    def figures(self) -> dict[str, float]:
+        """Loss, accuracy and macro F1 by name."""
+        return {"loss": self.loss, "accuracy": self.accuracy, "macro_f1": self.macro_f1}

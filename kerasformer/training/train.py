@@ -1,0 +1,181 @@
+"""A recipe -> a run folder: recipe.json, metrics.jsonl, tensorboard/, and model/, the best one."""
+
+import dataclasses
+import json
+import logging
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kerasformer.config import Recipe
+from kerasformer.data.batches import Batches
+from kerasformer.data.classification import classification, encode, summary
+from kerasformer.data.sources import check_labels, read_examples
+from kerasformer.data.split import label_names
+from kerasformer.errors import InputError
+from kerasformer.files import read_json, write_json
+from kerasformer.training.callbacks import BestModel, Evaluation, MetricsLog, ProgressBar
+from kerasformer.training.compiler import choose_jit
+from kerasformer.training.losses import Crossentropy
+from kerasformer.training.metrics import Report
+from kerasformer.training.optimizers import adamw
+from kerasformer.training.precision import dtype_policy
+from kerasformer.training.tasks import Classifier
+from kerasformer.training.tensorboard import TensorBoard
+
+logger = logging.getLogger(__name__)
+
+RECIPE_FILE = "recipe.json"
+
+
+def train(recipe: Recipe) -> dict[str, float]:
+    """Trains a classifier as the recipe says and returns the figures of the best model.
+
+    Everything that the input can be wrong about is found before anything is written.
+
+    Raises:
+        InputError: bad input, or a run folder that is in use.
+    """
+    check(recipe)
+    keras.utils.set_random_seed(recipe.train.seed)
+
+    data = recipe.data
+    examples = read_examples(data.train, **data.columns)
+    check_labels(examples)
+    policy = dtype_policy(recipe.train.precision)
+    logger.info("precision: %s", policy)
+    model = Classifier.from_pretrained(
+        recipe.model.from_pretrained, label_names(examples.labels), dropout=recipe.model.dropout, dtype=policy
+    )
+    training, validation = classification(
+        examples,
+        tokenizer=model.tokenizer,
+        max_length=data.max_length,
+        batch_size=data.batch_size,
+        split=data.split,
+        validation=data.validation and read_examples(data.validation, **data.columns),
+        labels=model.labels,
+        seed=data.seed,
+        augment=data.augment if any(dataclasses.astuple(data.augment)) else None,
+    )
+    logger.info("training on %s", summary(training))
+    if validation is not None:
+        logger.info("validating on %s", summary(validation))
+
+    compile_model(model, recipe, training)
+    recipe.folder.mkdir(parents=True)
+    write_json(recipe.folder / RECIPE_FILE, as_json(recipe))
+    start = time.perf_counter()
+    model.fit(
+        training,
+        epochs=recipe.train.epochs,
+        class_weight=class_weights(training) if recipe.train.class_weights == "balanced" else None,
+        callbacks=callbacks(recipe, training, validation),
+        verbose=0,
+    )
+    seconds = time.perf_counter() - start
+    figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
+    if validation is None:
+        return figures
+    # What is reported is the model as it was saved, in float32, as it will be served.
+    best = Classifier.from_pretrained(recipe.folder / "model", dtype="float32")
+    return evaluation(best, validation).figures() | figures
+
+
+def check(recipe: Recipe) -> None:
+    """Finds what is wrong with a recipe before anything is read.
+
+    Raises:
+        InputError: a field that is missing or out of range, or a run folder that is in use.
+    """
+    if recipe.data.train is None:
+        raise InputError("expected a training set, got none; pass --data.train PATH")
+    if recipe.model.from_pretrained is None:
+        raise InputError("expected a checkpoint folder to start from, got none; pass --model.from_pretrained DIR")
+    for name, value in {"train.epochs": recipe.train.epochs, "data.batch_size": recipe.data.batch_size}.items():
+        if value < 1:
+            raise InputError(f"expected --{name} of at least 1, got {value}; raise it")
+    if recipe.data.max_length < 3:
+        raise InputError(f"expected --data.max_length of at least 3, got {recipe.data.max_length}; raise it")
+    if recipe.folder.exists():
+        raise InputError(
+            f"expected a new run, got {recipe.folder}, which is in use; choose another --name or remove it"
+        )
+
+
+def compile_model(model: Classifier, recipe: Recipe, training: Batches) -> None:
+    """Compiles the model with the recipe's optimizer and loss, and with XLA if it pays."""
+    settings, steps = recipe.train, len(training) * recipe.train.epochs
+    optimizer = adamw(
+        settings.learning_rate,
+        steps=steps,
+        warmup=settings.warmup,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+    )
+    loss = Crossentropy(settings.label_smoothing)
+    model.compile(optimizer, loss)
+    model.compile(optimizer, loss, jit_compile=choose_jit(model, training, steps, settings.compile))
+
+
+def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> list[keras.callbacks.Callback]:
+    """The callbacks of a run, in the order in which they see an epoch's logs."""
+    settings = recipe.train
+    evaluation = Evaluation(validation) if validation is not None else None
+    return [
+        *([evaluation] if evaluation else []),
+        BestModel(recipe.folder / "model", settings.monitor, settings.early_stopping),
+        MetricsLog(recipe.folder / "metrics.jsonl"),
+        TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
+        ProgressBar(len(training) * settings.epochs),
+    ]
+
+
+def class_weights(batches: Batches) -> dict[int, float]:
+    """Weights in inverse proportion to the classes' frequencies, one on average over the examples."""
+    counts = np.bincount(batches.label_ids, minlength=len(batches.labels))
+    return {i: len(batches.label_ids) / (len(counts) * count) for i, count in enumerate(counts) if count}
+
+
+def evaluation(model: Classifier, batches: Batches) -> Report:
+    """The figures of a model on labelled batches."""
+    return Report(batches.labels, batches.label_ids, model.predict(batches))
+
+
+def evaluate_run(folder: Path, source: Path) -> dict[str, float]:
+    """Evaluates a run's best model on a labelled source, read as the run's recipe says.
+
+    Raises:
+        InputError: no run, or a source that does not fit it.
+    """
+    data = read_json(Path(folder) / RECIPE_FILE, "a run's recipe")["data"]
+    model = Classifier.from_pretrained(Path(folder) / "model", dtype="float32")
+    columns = {"text": data["text_column"], "text_pair": data["text_pair_column"], "label": data["label_column"]}
+    batches = encode(
+        read_examples(source, **columns, encoding=data["encoding"]),
+        tokenizer=model.tokenizer,
+        labels=model.labels,
+        max_length=data["max_length"],
+        batch_size=32,
+    )
+    return evaluation(model, batches).figures()
+
+
+def as_json(recipe: Recipe) -> dict:
+    """The recipe as JSON writes it, paths as strings."""
+    return json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
+
+
+def hyperparameters(recipe: Recipe) -> dict[str, str | float | int | bool]:
+    """The recipe's numbers and choices as flat names ("train.epochs"), for TensorBoard."""
+
+    def flatten(values: dict, prefix: str):
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from flatten(value, f"{prefix}{name}.")
+            elif value is not None:
+                yield f"{prefix}{name}", value
+
+    return dict(flatten(as_json(recipe), ""))

@@ -1,0 +1,198 @@
+"""The layers against the same maths in plain float64 NumPy.
+
+Tolerance 1e-5: float32 keeps seven digits, and no sum here has more than a few dozen terms.
+"""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kerasformer.layers.activations import ACTIVATIONS, gelu
+from kerasformer.layers.attention import SelfAttention
+from kerasformer.layers.block import Block
+from kerasformer.layers.dropout import Dropout
+from kerasformer.layers.embedding import TokenAndPositionEmbedding
+from kerasformer.layers.masks import causal_bias, padding_bias
+from kerasformer.layers.mlp import MLP
+from kerasformer.layers.residual import Residual
+
+B, T, D, N = 2, 5, 8, 2
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+rng = np.random.default_rng(0)
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return rng.normal(size=shape)
+
+
+def randomized(layer: keras.layers.Layer, *shape: int) -> keras.layers.Layer:
+    """The layer built, with every weight random, biases too."""
+    layer.build(shape)
+    layer.set_weights([numbers(*weight.shape) * 0.5 for weight in layer.weights])
+    return layer
+
+
+def weights_of(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
+    return {v.path.split("/", 1)[1]: v.numpy().astype(np.float64) for v in layer.weights}
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(scores - scores.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+def normalised(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12) * gamma + beta
+
+
+def exact_gelu(x: np.ndarray) -> np.ndarray:
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def attention(x: np.ndarray, w: dict[str, np.ndarray], seen: np.ndarray) -> np.ndarray:
+    """Attention of every position over the keys where `seen` [B, T, S] holds."""
+    query, key, value = np.split(x @ w["query_key_value/kernel"] + w["query_key_value/bias"], 3, axis=-1)
+    heads = []
+    for h in range(N):
+        part = slice(h * D // N, (h + 1) * D // N)
+        scores = query[..., part] @ key[..., part].swapaxes(1, 2) / math.sqrt(D // N)
+        heads.append(softmax(np.where(seen, scores, -1e9)) @ value[..., part])
+    return np.concatenate(heads, axis=-1) @ w["output/kernel"] + w["output/bias"]
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_attention_equals_numpy(is_causal):
+    layer, x = randomized(SelfAttention(N, is_causal=is_causal), B, T, D), numbers(B, T, D)
+    padding = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    seen = np.broadcast_to(padding[:, None], (B, T, T)) * (np.tri(T) if is_causal else 1)
+    ours = layer(x, attention_bias=padding_bias(padding, "float32"))
+    np.testing.assert_allclose(ours, attention(x, weights_of(layer), seen == 1), **TOLERANCE)
+
+
+def test_attention_with_a_cache_equals_attention_at_once():
+    layer, x = randomized(SelfAttention(N, is_causal=True), B, T, D), numbers(B, T, D)
+    prompt, cache = layer(x[:, :2], cache=(np.zeros((B, N, 0, D // N)),) * 2)
+    parts = [prompt]
+    for t in range(2, T):
+        step, cache = layer(x[:, t : t + 1], cache=cache)
+        parts.append(step)
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), layer(x), **TOLERANCE)
+    assert tuple(cache[0].shape) == (B, N, T, D // N)
+
+
+def test_hidden_keys_do_not_matter():
+    layer, x = randomized(SelfAttention(N), B, T, D), numbers(B, T, D)
+    bias = padding_bias(np.array([[1, 1, 1, 0, 0]] * B), "float32")
+    changed = x.copy()
+    changed[:, 3:] = 100 * numbers(B, 2, D)
+    np.testing.assert_allclose(
+        layer(x, attention_bias=bias)[:, :3], layer(changed, attention_bias=bias)[:, :3], **TOLERANCE
+    )
+
+
+def test_a_row_of_padding_alone_stays_finite():
+    layer = randomized(SelfAttention(N), B, T, D)
+    assert np.isfinite(layer(numbers(B, T, D), attention_bias=padding_bias(np.zeros((B, T)), "float32"))).all()
+
+
+def test_causal_bias_counts_the_cache():
+    np.testing.assert_array_equal(causal_bias(2, "float32", 1)[0, 0] < 0, [[False, False, True], [False, False, False]])
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match="dim=8 and num_heads=3"):
+        SelfAttention(3).build((B, T, D))
+
+
+def test_mlp_equals_numpy():
+    layer, x = randomized(MLP(12), B, T, D), numbers(B, T, D)
+    w = weights_of(layer)
+    hidden = exact_gelu(x @ w["up/kernel"] + w["up/bias"])
+    np.testing.assert_allclose(layer(x), hidden @ w["down/kernel"] + w["down/bias"], **TOLERANCE)
+
+
+@pytest.mark.parametrize("prenorm", [False, True])
+def test_residual_equals_numpy(prenorm):
+    layer, x, update = randomized(Residual(prenorm=prenorm), B, T, D), numbers(B, T, D), numbers(B, T, D)
+    w = weights_of(layer)
+    norm = (w["norm/gamma"], w["norm/beta"])
+    np.testing.assert_allclose(layer.enter(x), normalised(x, *norm) if prenorm else x, **TOLERANCE)
+    np.testing.assert_allclose(layer(x, update), x + update if prenorm else normalised(x + update, *norm), **TOLERANCE)
+
+
+@pytest.mark.parametrize("prenorm", [False, True])
+def test_block_is_its_parts_in_order(prenorm):
+    block, x = randomized(Block(N, 12, prenorm=prenorm), B, T, D), numbers(B, T, D)
+    w = weights_of(block)
+
+    def part(name):
+        return {path.removeprefix(name + "/"): value for path, value in w.items() if path.startswith(name + "/")}
+
+    def mlp(y):
+        v = part("mlp")
+        return exact_gelu(y @ v["up/kernel"] + v["up/bias"]) @ v["down/kernel"] + v["down/bias"]
+
+    def joined(y, name, sublayer):
+        norm = part(f"{name}_residual/norm")
+        if prenorm:
+            return y + sublayer(normalised(y, norm["gamma"], norm["beta"]))
+        return normalised(y + sublayer(y), norm["gamma"], norm["beta"])
+
+    y = joined(x, "attention", lambda y: attention(y, part("attention"), np.ones((B, T, T), bool)))
+    np.testing.assert_allclose(block(x), joined(y, "mlp", mlp), rtol=1e-4, atol=1e-4)
+
+
+def test_embedding_adds_its_tables():
+    layer = randomized(TokenAndPositionEmbedding(11, T, D, num_segments=2), B, T)
+    ids, segments = rng.integers(0, 11, (B, T)), rng.integers(0, 2, (B, T))
+    w = weights_of(layer)
+    tables = [w[f"{name}/embeddings"] for name in ("token", "position", "segment")]
+    expected = tables[0][ids] + tables[1][np.arange(T)] + tables[2][segments]
+    np.testing.assert_allclose(layer(ids, segment_ids=segments), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("gelu", exact_gelu),
+        ("gelu_tanh", lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))),
+        ("relu", lambda x: np.maximum(x, 0)),
+        ("silu", lambda x: x / (1 + np.exp(-x))),
+    ],
+)
+def test_activations_equal_their_formulas(name, formula):
+    x = np.linspace(-6, 6, 101)
+    np.testing.assert_allclose(ACTIVATIONS[name](ops.convert_to_tensor(x, "float32")), formula(x), **TOLERANCE)
+
+
+def test_the_written_gradient_of_gelu_is_its_derivative():
+    tf = pytest.importorskip("tensorflow")
+    x, h = np.linspace(-6, 6, 101), 1e-6
+    with tf.GradientTape() as tape:
+        tensor = tf.constant(x, tf.float32)
+        tape.watch(tensor)
+        y = gelu(tensor) * 3.0
+    slope = 3 * (exact_gelu(x + h) - exact_gelu(x - h)) / (2 * h)
+    np.testing.assert_allclose(tape.gradient(y, tensor), slope, **TOLERANCE)
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share():
+    x = np.ones((200, 500), np.float32)
+    y = np.asarray(Dropout(0.3)(x, training=True))
+    # Five standard deviations of the mean of 100,000 draws.
+    assert abs((y == 0).mean() - 0.3) < 5 * math.sqrt(0.3 * 0.7 / y.size)
+    np.testing.assert_allclose(y[y != 0], 1 / 0.7, rtol=1e-6)
+
+
+def test_dropout_differs_from_call_to_call_and_rests_outside_training():
+    layer, x = Dropout(0.5), np.ones((10, 10), np.float32)
+    assert not np.array_equal(layer(x, training=True), layer(x, training=True))
+    np.testing.assert_array_equal(layer(x), x)
+
+
+def test_dropout_of_everything_is_refused():
+    with pytest.raises(ValueError, match=r"\[0, 1\)"):
+        Dropout(1.0)
