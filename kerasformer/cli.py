@@ -52,7 +52,8 @@ def train(arguments: list[str]) -> None:
     _import_tensorflow()
     from kerasformer.training.train import train
 
-    _print_json(train(recipe))
+    source = module.examples() if recipe.data.train is None and hasattr(module, "examples") else None
+    _print_json(train(recipe, source))
 
 
 def evaluate(arguments: list[str]) -> None:

@@ -1,6 +1,5 @@
 """Labelled text -> a training and a validation set, tokenized, split and bucketed."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 
@@ -8,20 +7,20 @@ import numpy as np
 
 from kerasformer.config import Augment
 from kerasformer.data.batches import Batches
-from kerasformer.data.sources import Examples, check_labels, read_examples
+from kerasformer.data.sources import Examples, Source, check_labels, read_examples
 from kerasformer.data.split import label_ids, label_names, stratified_split
 from kerasformer.errors import InputError
 from kerasformer.text.wordpiece import WordPiece
 
 
 def classification(
-    source: str | os.PathLike | Examples | tuple | list,
+    source: Source | Examples,
     *,
     tokenizer: WordPiece,
     max_length: int = 128,
     batch_size: int = 16,
     split: float = 0.1,
-    validation: str | os.PathLike | Examples | tuple | list | None = None,
+    validation: Source | Examples | None = None,
     labels: Sequence[str] | None = None,
     seed: int = 0,
     augment: Augment | None = None,

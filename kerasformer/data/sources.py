@@ -18,6 +18,8 @@ from kerasformer.errors import InputError
 KINDS = ".csv, .tsv, .jsonl (each also as .gz), .parquet, or a folder of <label>/*.txt"
 FLAGS = {"text": "--data.text_column", "text_pair": "--data.text_pair_column", "label": "--data.label_column"}
 
+Source = str | os.PathLike[str] | tuple | list
+
 Wanted = dict[str, str]  # field ("text", "text_pair", "label") -> the name of its column
 Raw = tuple[list[str], dict[str, list[Any]]]  # origins, and for each field its values before any check
 
@@ -41,7 +43,7 @@ class Examples:
 
 
 def read_examples(
-    source: str | os.PathLike[str] | tuple | list,
+    source: Source,
     *,
     text: str = "text",
     text_pair: str | None = None,

@@ -12,7 +12,7 @@ import numpy as np
 from kerasformer.config import Recipe
 from kerasformer.data.batches import Batches
 from kerasformer.data.classification import classification, encode, summary
-from kerasformer.data.sources import check_labels, read_examples
+from kerasformer.data.sources import Source, check_labels, read_examples
 from kerasformer.data.split import label_names
 from kerasformer.errors import InputError
 from kerasformer.files import read_json, write_json
@@ -30,19 +30,23 @@ logger = logging.getLogger(__name__)
 RECIPE_FILE = "recipe.json"
 
 
-def train(recipe: Recipe) -> dict[str, float]:
+def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     """Trains a classifier as the recipe says and returns the figures of the best model.
 
     Everything that the input can be wrong about is found before anything is written.
 
+    Args:
+        source: the training set where it is no file; `recipe.data.train` goes before it.
+
     Raises:
         InputError: bad input, or a run folder that is in use.
     """
-    check(recipe)
+    source = recipe.data.train or source
+    check(recipe, source)
     keras.utils.set_random_seed(recipe.train.seed)
 
     data = recipe.data
-    examples = read_examples(data.train, **data.columns)
+    examples = read_examples(source, **data.columns)
     check_labels(examples)
     policy = dtype_policy(recipe.train.precision)
     logger.info("precision: %s", policy)
@@ -84,13 +88,13 @@ def train(recipe: Recipe) -> dict[str, float]:
     return evaluation(best, validation).figures() | figures
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: Recipe, source: Source | None) -> None:
     """Finds what is wrong with a recipe before anything is read.
 
     Raises:
         InputError: a field that is missing or out of range, or a run folder that is in use.
     """
-    if recipe.data.train is None:
+    if source is None:
         raise InputError("expected a training set, got none; pass --data.train PATH")
     if recipe.model.from_pretrained is None:
         raise InputError("expected a checkpoint folder to start from, got none; pass --model.from_pretrained DIR")
