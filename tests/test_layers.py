@@ -184,7 +184,7 @@ def test_dropout_keeps_the_mean_and_drops_its_share():
     y = np.asarray(Dropout(0.3)(x, training=True))
     # Five standard deviations of the mean of 100,000 draws.
     assert abs((y == 0).mean() - 0.3) < 5 * math.sqrt(0.3 * 0.7 / y.size)
-    np.testing.assert_allclose(y[y != 0], 1 / 0.7, rtol=1e-6)
+    np.testing.assert_allclose(y[y != 0], 1 / 0.7, rtol=1e-5)  # the rate is met to 1 in 65,536
 
 
 def test_dropout_differs_from_call_to_call_and_rests_outside_training():

@@ -155,6 +155,24 @@ def test_save_and_from_folder(tmp_path, names, options):
     assert loaded.special_tokens == wordpiece.special_tokens
 
 
+def test_max_length_is_kept(tmp_path):
+    WordPiece(VOCAB, max_length=128).save(tmp_path)
+    assert WordPiece.from_folder(tmp_path).max_length == 128
+    WordPiece(VOCAB).save(tmp_path)
+    assert WordPiece.from_folder(tmp_path).max_length is None
+
+
+def test_no_limit_of_transformers_is_none(tmp_path):
+    folder = folder_with(tmp_path, vocab__txt=VOCAB_TXT, tokenizer_config__json={"model_max_length": 10**30})
+    assert WordPiece.from_folder(folder).max_length is None
+
+
+@pytest.mark.parametrize(("piece", "lowercase"), [("##able", True), ("Able", False)])
+def test_a_vocabulary_alone_tells_whether_it_is_cased(tmp_path, piece, lowercase):
+    folder = folder_with(tmp_path, vocab__txt="\n".join([*SPECIAL, "a", piece]).encode())
+    assert WordPiece.from_folder(folder).normalization["lowercase"] is lowercase
+
+
 def test_the_saved_tokenizer_json_is_complete(saved):
     theirs = Tokenizer.from_file(str(saved / "tokenizer.json"))
     pair = theirs.encode("unaffable [MASK]", "É")
@@ -250,16 +268,15 @@ VOCAB_TXT = "\n".join(VOCAB).encode()
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "expected tokenizer.json, or vocab.txt and tokenizer_config.json"),
-        ({"vocab__txt": VOCAB_TXT}, "expected tokenizer.json, or vocab.txt and tokenizer_config.json"),
+        ({}, "expected tokenizer.json or vocab.txt, got neither"),
         ({"tokenizer__json": b'{"model": '}, "tokenizer.json: expected the JSON of a tokenizer"),
         ({"tokenizer__json": {}}, "tokenizer.json: expected the JSON of a tokenizer"),
         ({"vocab__txt": b"[PAD]\na\n\xe9\n", "tokenizer_config__json": {}}, "vocab.txt, line 3: expected UTF-8"),
         ({"vocab__txt": VOCAB_TXT + b"\na", "tokenizer_config__json": {}}, "'a' for ids 5 and 21"),
         ({"vocab__txt": b"a\nb", "tokenizer_config__json": {}}, "missing"),
-        ({"vocab__txt": VOCAB_TXT, "tokenizer_config__json": b"{"}, "tokenizer_config.json: expected JSON"),
-        ({"vocab__txt": VOCAB_TXT, "tokenizer_config__json": b"\xff"}, "tokenizer_config.json: expected JSON"),
-        ({"vocab__txt": VOCAB_TXT, "tokenizer_config__json": [1]}, "expected a JSON object, got list"),
+        ({"vocab__txt": VOCAB_TXT, "tokenizer_config__json": b"{"}, "expected the tokenizer's settings as JSON"),
+        ({"vocab__txt": VOCAB_TXT, "tokenizer_config__json": b"\xff"}, "expected the tokenizer's settings as JSON"),
+        ({"vocab__txt": VOCAB_TXT, "tokenizer_config__json": [1]}, "JSON object .* got a list"),
         ({"vocab__txt": VOCAB_TXT, "tokenizer_config__json": {"sep_token": 3}}, "string as sep_token, got 3"),
         ({"vocab__txt": VOCAB_TXT, "tokenizer_config__json": {"sep_token": "[X]"}}, r"\[X\] missing"),
         ({"vocab__txt": VOCAB_TXT, "tokenizer_config__json": {"do_lower_case": "no"}}, "as do_lower_case, got 'no'"),

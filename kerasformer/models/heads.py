@@ -42,9 +42,7 @@ class Classifier(keras.Model):
         self.backbone, self.tokenizer, self.text_pair = backbone, tokenizer, text_pair
         if tokenizer is not None:
             tokenizer.max_positions = backbone.config.max_length
-            tokenizer.max_length = min(
-                getattr(tokenizer, "max_length", None) or tokenizer.max_positions, tokenizer.max_positions
-            )
+            tokenizer.max_length = min(tokenizer.max_length or tokenizer.max_positions, tokenizer.max_positions)
         self.dropout = Dropout(backbone.config.dropout if dropout is None else dropout, name="dropout")
         initializer = keras.initializers.TruncatedNormal(stddev=backbone.config.initializer_range)
         # The logits are float32 whatever the policy: the loss and the served probabilities depend on them.

@@ -50,6 +50,7 @@ class WordPiece:
         strip_accents: removes accents; None does as `lowercase`.
         handle_chinese_chars: makes each CJK ideograph a word.
         unk_token: stands for a word that the vocabulary cannot spell.
+        max_length: tokens of the rows that the model was made for; None where that is not known.
 
     Raises:
         InputError: a token appears twice, holds a line break or is no text, or a special token is missing.
@@ -67,9 +68,12 @@ class WordPiece:
         cls_token: str = "[CLS]",
         sep_token: str = "[SEP]",
         mask_token: str = "[MASK]",
+        max_length: int | None = None,
     ):
         self.vocab = list(vocab)
         self.vocab_size = len(self.vocab)
+        self.max_length = max_length
+        self.max_positions: int | None = None  # of the model that the rows are for, which sets it
         self.special_tokens = {
             "unk_token": unk_token,
             "pad_token": pad_token,
@@ -104,7 +108,7 @@ class WordPiece:
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers` loads too."""
-        wordpiece_files.write(Path(folder), self.tokenizer, self.normalization, self.special_tokens)
+        wordpiece_files.write(Path(folder), self.tokenizer, self.normalization, self.special_tokens, self.max_length)
 
     def encode(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, *, max_length: int) -> Encoded:
         """Makes rows `[CLS] text [SEP]` or `[CLS] text [SEP] pair [SEP]` of at most max_length token ids.

@@ -8,6 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer, processors
 
 from kerasformer.errors import InputError
+from kerasformer.files import read_json, whole_file, write_json
 from kerasformer.text.lines import read_lines
 
 _FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
@@ -19,6 +20,7 @@ _EXPECTED = {
     ("normalizer", "clean_text"): True,
     ("pre_tokenizer", "type"): "BertPreTokenizer",
 }
+_NO_LIMIT = 10**6  # transformers writes 10**30 for none
 _CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
 _SPECIAL_TOKENS = ("unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
 _NORMALIZATION = {  # our name: theirs in tokenizer_config.json, and what it is there when left out
@@ -31,17 +33,28 @@ _NORMALIZATION = {  # our name: theirs in tokenizer_config.json, and what it is 
 def read(folder: Path) -> dict[str, Any]:
     """Returns the arguments of the WordPiece that the folder describes."""
     whole, vocab, config = (folder / name for name in _FILES)
-    if not whole.is_file() and not (vocab.is_file() and config.is_file()):
-        raise InputError(f"{folder}: expected tokenizer.json, or vocab.txt and tokenizer_config.json")
-    settings = _read_json(config) if config.is_file() else {}
+    if not whole.is_file() and not vocab.is_file():
+        raise InputError(f"{folder}: expected tokenizer.json or vocab.txt, got neither; copy the tokenizer's files too")
+    settings = read_json(config, "the tokenizer's settings") if config.is_file() else {}
     tokens = {name: _token(config, name, settings[name]) for name in _SPECIAL_TOKENS if settings.get(name)}
+    length = settings.get("model_max_length")
+    known = isinstance(length, int | float) and 0 < length < _NO_LIMIT
+    common = tokens | {"max_length": int(length) if known else None}
     if whole.is_file():
-        return tokens | _read_whole(whole)
-    return tokens | _normalization(config, settings) | {"vocab": list(read_lines(vocab))}
+        return common | _read_whole(whole)
+    pieces = list(read_lines(vocab))
+    if not config.is_file():
+        # A vocabulary of lower-cased text holds no upper case, but for the special tokens.
+        settings = {"do_lower_case": all(piece == piece.lower() for piece in pieces if not piece.startswith("["))}
+    return common | _normalization(config, settings) | {"vocab": pieces}
 
 
 def write(
-    folder: Path, tokenizer: Tokenizer, normalization: Mapping[str, bool | None], tokens: Mapping[str, str]
+    folder: Path,
+    tokenizer: Tokenizer,
+    normalization: Mapping[str, bool | None],
+    tokens: Mapping[str, str],
+    max_length: int | None,
 ) -> None:
     """Writes the three files for a tokenizer that knows no special tokens; the written one does."""
     complete = Tokenizer.from_str(tokenizer.to_str())
@@ -54,13 +67,16 @@ def write(
     )
     ids = complete.get_vocab()
     settings = {theirs: normalization[ours] for ours, (theirs, _) in _NORMALIZATION.items()}
-    settings = {"tokenizer_class": "BertTokenizer", **settings, **tokens}
+    length = {} if max_length is None else {"model_max_length": max_length}
+    settings = {"tokenizer_class": "BertTokenizer", **settings, **tokens, **length}
 
     folder.mkdir(parents=True, exist_ok=True)
     whole, vocab, config = (folder / name for name in _FILES)
-    complete.save(str(whole))
-    vocab.write_text("".join(f"{token}\n" for token in sorted(ids, key=ids.get)), encoding="utf-8", newline="\n")
-    config.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with whole_file(whole) as path:
+        complete.save(str(path))
+    with whole_file(vocab) as path:
+        path.write_text("".join(f"{token}\n" for token in sorted(ids, key=ids.get)), encoding="utf-8", newline="\n")
+    write_json(config, settings)
 
 
 def _read_whole(path: Path) -> dict[str, Any]:
@@ -88,16 +104,6 @@ def _read_whole(path: Path) -> dict[str, Any]:
     if [ids[token] for token in vocab] != list(range(len(vocab))):
         raise InputError(f"{path}: expected the ids 0 to {len(vocab) - 1}, once each, for its {len(vocab)} tokens")
     return tokens | {name: state["normalizer"][name] for name in _NORMALIZATION} | {"vocab": vocab}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON, but {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
 
 
 def _token(path: Path, name: str, value: Any) -> str:

@@ -5,14 +5,15 @@ import tensorflow as tf
 from kerasformer.text.code_points import BREAK, PAGE, CodePointMap
 from kerasformer.text.wordpiece import MAX_WORD_LENGTH, WordPiece, longest_first, room_for_tokens
 
-_NONE = -1  # in place of a piece: the word goes on elsewhere in its row, or has ended
-_FAILED = -2  # in place of a piece: the vocabulary has none that goes on from here
+_NONE = -1  # in place of a piece: not in the vocabulary, or the word has ended
+_FAILED = -2  # in place of a piece: the vocabulary cannot spell the word
 
 
 class WordPieceGraph(tf.Module):
     """Tokenizes any UTF-8 text as the WordPiece that it is made from, id for id.
 
-    Bytes that are not UTF-8 are left out. Shapes: B texts, C code points, U distinct words, N words being spelled.
+    Bytes that are not UTF-8 are left out. Shapes: B texts, C code points, W what each turns into at most, U distinct
+    words, N of them not yet spelled, L lengths of pieces.
     """
 
     def __init__(self, wordpiece: WordPiece):
@@ -29,10 +30,11 @@ class WordPieceGraph(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Returns the int32 token ids [B, None] of strings [B], without special tokens."""
-        words = self._words(text)
-        distinct, which = tf.unique(words.values)
-        token_ids = tf.gather(self._spell(distinct), which)
-        return tf.RaggedTensor.from_row_splits(token_ids, words.row_splits, validate=False).merge_dims(1, 2)
+        with tf.device("CPU"):  # strings live there; the integers between them had better stay
+            words = self._words(text)
+            distinct, which = tf.unique(words.values)
+            token_ids = tf.gather(self._spell(distinct), which)
+            return tf.RaggedTensor.from_row_splits(token_ids, words.row_splits, validate=False).merge_dims(1, 2)
 
     def __call__(self, text: tf.Tensor, text_pair: tf.Tensor | None = None, *, max_length: int) -> dict[str, tf.Tensor]:
         """Makes the rows of `WordPiece.encode`, padded to the longest of the batch.
@@ -42,6 +44,9 @@ class WordPieceGraph(tf.Module):
 
         Returns:
             int32 token_ids, segment_ids and padding_mask [B, T], T <= max_length.
+
+        Raises:
+            InputError: max_length leaves no room for a token.
         """
         room = room_for_tokens(max_length, paired=text_pair is not None)
         texts = [self.tokenize(text)] if text_pair is None else [self.tokenize(text), self.tokenize(text_pair)]
@@ -122,8 +127,8 @@ class _Words(tf.Module):
                 lambda: _in_canonical_order(output, tf.gather(self._ranks, row), decoded.value_rowids()),
                 lambda: output,
             )
-        width = self._outputs.shape[1]
-        normalized = tf.RaggedTensor.from_row_splits(tf.reshape(output, [-1]), decoded.row_splits * width)
+        splits = decoded.row_splits * self._outputs.shape[1]
+        normalized = tf.RaggedTensor.from_row_splits(tf.reshape(output, [-1]), splits, validate=False)
         return tf.strings.split(tf.strings.unicode_encode(normalized, "UTF-8", errors="ignore"))
 
 
