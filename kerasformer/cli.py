@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import importlib.util
 import io
 import itertools
 import json
@@ -11,6 +10,8 @@ import os
 import re
 import sys
 import tempfile
+import traceback
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -21,39 +22,75 @@ import tyro
 from kerasformer.config import Recipe
 from kerasformer.errors import InputError
 
+HELP = ("-h", "--help")
+# Packages that only some commands need: the extra that brings each.
+EXTRAS = {"starlette": "serve", "uvicorn": "serve", "sklearn": "eval"}
+# The parser's complaints, in our words.
+REWORDED = {
+    r"Missing from .+?: (.+)": r"expected \1, got none",
+    r"Missing value for argument '(.+?)'.*": r"expected a value for \1, got none",
+    r"Error parsing (--\S+): .*\b(int|float)\b.*: ('.*')": r"expected \1 as a number (\2), got \3",
+    r"invalid choice (.+) for argument '(.+)'. Expected one of \((.+?),?\)": r"expected \2 as one of \3, got \1",
+    r"Error parsing \S+: (expected .+)": r"\1",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0, or 2 after a line on what is wrong with the input."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print(_overview())
-            return 0
-        name, *rest = arguments
-        if name not in COMMANDS:
-            raise InputError(f"expected a command among {', '.join(COMMANDS)}, got {name!r}{_nearest(name, COMMANDS)}")
-        return COMMANDS[name](rest) or 0
-    except InputError as error:
-        print(f"kerasformer: {error}", file=sys.stderr)
-        return 2
+        try:
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            print(end="", flush=True)  # so that a reader that has gone is noticed here
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the end
+        return 141  # as where SIGPIPE ends a process
     except KeyboardInterrupt:
-        return 130
+        code, complaint = 130, "interrupted"
+    except InputError as error:
+        code, complaint = 2, str(error)
+    except OSError as error:
+        code, complaint = 2, f"expected files that can be read and written, got {error}; check path, rights and space"
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        code, complaint = 2, f"expected {package}, which is not installed; pip install 'kerasformer[{EXTRAS[package]}]'"
+    print(f"kerasformer: {complaint}", file=sys.stderr)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in HELP:
+        print(_overview())
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise InputError(
+            f"expected a command among {', '.join(COMMANDS)}, got {name!r}{_nearest(name, COMMANDS)}; "
+            "kerasformer --help tells what each does"
+        )
+    return COMMANDS[name](rest) or 0
 
 
 def train(arguments: list[str]) -> None:
     """Train a model as a recipe says: `kerasformer train pipelines/bert_classify.py --data.train FILE ...`."""
+    if arguments and arguments[0] in HELP:
+        parse(Recipe, ["--help"], "train RECIPE", train.__doc__, default=Recipe(name="RECIPE"))
     if not arguments or arguments[0].startswith("-"):
         raise InputError(
-            "expected a recipe first, got none; for example kerasformer train pipelines/bert_classify.py --help"
+            f"expected a recipe first, got {arguments[0] if arguments else 'none'}; "
+            "for example kerasformer train pipelines/bert_classify.py --help"
         )
     module = load_recipe(Path(arguments[0]))
     recipe = parse(Recipe, arguments[1:], f"train {arguments[0]}", module.__doc__, default=module.recipe)
+    examples = getattr(module, "examples", None) if recipe.data.train is None else None
+    recipe.check(has_source=bool(recipe.data.train or examples))
     _import_tensorflow()
-    from kerasformer.training.train import train
+    from kerasformer.training.train import train as run
 
-    source = module.examples() if recipe.data.train is None and hasattr(module, "examples") else None
-    _print_json(train(recipe, source))
+    _print_json(run(recipe, examples() if examples else None))
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -80,7 +117,9 @@ def predict(arguments: list[str]) -> None:
         return model, texts, text_pair
 
     model_folder, texts, pairs = parse(options, arguments, "predict", predict.__doc__)
-    texts = list(texts) or [line for line in sys.stdin.read().splitlines() if line]
+    texts = list(texts) or _lines_of_stdin()
+    if not texts:
+        raise InputError("expected texts, got none; pass them after the model, or as lines of standard input")
     if pairs and len(pairs) != len(texts):
         raise InputError(f"expected as many --text-pair as texts, {len(texts)}, got {len(pairs)}; pair them up")
     _import_tensorflow()
@@ -155,7 +194,8 @@ def tokenizer(arguments: list[str]) -> None:
     from kerasformer.text.vocabulary import train_wordpiece
 
     with new_folder(output) as folder:
-        train_wordpiece(files, vocab_size=vocab_size, lowercase=lowercase, progress=True).save(folder)
+        trained = train_wordpiece(files, vocab_size=vocab_size, lowercase=lowercase, progress=sys.stderr.isatty())
+        trained.save(folder)
     print(output)
 
 
@@ -171,9 +211,8 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
 
 
 def _import_tensorflow() -> None:
-    """Imports TensorFlow without its start-up notes, which would bury what a user wants to read."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    """Imports TensorFlow without its notes, which would bury what a user wants to read."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what stops a command is raised, not logged
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as notes:
@@ -182,6 +221,8 @@ def _import_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+            for name in ("tensorflow", "absl"):
+                logging.getLogger(name).setLevel(logging.ERROR)
         except BaseException:
             notes.seek(0)
             os.write(stderr, notes.read())
@@ -200,24 +241,24 @@ def parse(options: Callable, arguments: list[str], command: str, description: st
     settings = {"prog": f"kerasformer {command}", "description": description, "use_underscores": default is not None}
     if default is not None:
         settings["default"] = default
-    complaint = io.StringIO()
+    values, unknown, complaint = None, [], io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        # A recipe's value of another type is told with the others that are out of range.
+        with contextlib.redirect_stderr(complaint), warnings.catch_warnings(action="ignore"):
             values, unknown = tyro.cli(options, args=arguments, return_unknown_args=True, **settings)
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise InputError(f"{_first_paragraph(complaint.getvalue())}; see kerasformer {command} --help") from None
-    if unknown:
+    if values is None or unknown:
         text = io.StringIO()
         with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
             tyro.cli(options, args=["--help"], **settings)
         flags = re.findall(r"--[a-z][\w.-]*", text.getvalue())
-        what = "a flag" if unknown[0].startswith("-") else "nothing more"
-        raise InputError(
-            f"expected {what} of kerasformer {command}, got {unknown[0]!r}{_nearest(unknown[0], flags)}; "
-            f"kerasformer {command} --help lists them"
-        )
+        # A misspelt flag is told before what is missing for lack of it.
+        known = {_plain(flag) for flag in flags}
+        strange = unknown or [word for word in arguments if re.match(r"--\w", word) and _plain(word) not in known]
+        said = _stranger(strange[0], flags, command) if strange else _reworded(complaint.getvalue())
+        raise InputError(f"{said}; see kerasformer {command} --help")
     return values
 
 
@@ -225,15 +266,19 @@ def load_recipe(path: Path) -> ModuleType:
     """Runs a recipe's file, which sets `recipe`.
 
     Raises:
-        InputError: no such file, or no recipe in it.
+        InputError: no such file, one that does not run, or no recipe in it.
     """
-    if not path.is_file():
-        raise InputError(f"expected a recipe's file, got {path}, which is none; see pipelines/ for examples")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"expected a recipe as a Python file, got {path}; see pipelines/ for examples")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    if path.suffix != ".py" or not path.is_file():
+        raise InputError(f"expected a recipe's Python file, got {path}, which is none; see pipelines/ for examples")
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    try:
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))  # an import would leave its cache beside the file
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = lines[-1] if lines else getattr(error, "lineno", None) or 1
+        reason = " ".join(f"{type(error).__name__}: {getattr(error, 'msg', error)}".split())
+        raise InputError(f"expected a recipe that runs, got {reason} in {path}, line {line}; mend it") from error
     if not isinstance(getattr(module, "recipe", None), Recipe):
         raise InputError(f"expected `recipe = Recipe(...)` in {path}, got none; see pipelines/ for examples")
     return module
@@ -257,15 +302,45 @@ def _overview() -> str:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the known name that was probably meant."""
-    near = difflib.get_close_matches(name.replace("_", "-"), [k.replace("_", "-") for k in known], n=1, cutoff=0.5)
-    return f"; did you mean {next(k for k in known if k.replace('_', '-') == near[0])}?" if near else ""
+    plain = {_plain(other): other for other in known}
+    near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.5)
+    return f" (did you mean {plain[near[0]]}?)" if near else ""
 
 
-def _first_paragraph(box: str) -> str:
-    """What a framed complaint says before its help, on one line."""
-    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
-    said = itertools.takewhile(lambda line: line and not line.startswith(("─", "╰")), lines)
-    return " ".join(said).rstrip(".")
+def _plain(flag: str) -> str:
+    """The name of a flag, which can be written with dashes or underscores, and with its value."""
+    return flag.partition("=")[0].strip("-").replace("_", "-")
+
+
+def _stranger(argument: str, flags: Iterable[str], command: str) -> str:
+    """The complaint about an argument that a command does not know."""
+    what = "a flag" if argument.startswith("-") else "nothing more"
+    return f"expected {what} of kerasformer {command}, got {argument!r}{_nearest(argument, flags)}"
+
+
+def _reworded(box: str) -> str:
+    """What the parser says before its help, in a frame of Unicode or of ASCII: on one line and in our words."""
+
+    def is_rule(line: str) -> bool:
+        return not line.strip("-─╰╯")
+
+    lines = itertools.dropwhile(is_rule, (line.strip("│ ") for line in box.splitlines()[1:]))
+    said = " ".join(itertools.takewhile(lambda line: not is_rule(line), lines)).rstrip(".")
+    for pattern, ours in REWORDED.items():
+        if match := re.fullmatch(pattern, said):
+            return match.expand(ours).replace(" (required) ", ", ").replace(" (required)", "")
+    return said
+
+
+def _lines_of_stdin() -> list[str]:
+    """The lines of standard input that hold something."""
+    try:
+        return [text for line in sys.stdin if (text := line.rstrip("\r\n"))]
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise InputError(
+            f"expected {error.encoding} on standard input, got byte 0x{byte:02x}; convert the texts"
+        ) from error
 
 
 def _print_json(value: dict) -> None:

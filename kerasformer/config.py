@@ -1,8 +1,11 @@
 """A recipe: everything that a training run is told. Each field is a flag of `kerasformer train`."""
 
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin
 
 from kerasformer.errors import InputError
 
@@ -85,7 +88,7 @@ class Train:
     """auto: bfloat16 where the machine computes it natively."""
     compile: Literal["auto", "xla", "none"] = "auto"
     """auto: XLA for the model where a few measured steps say that it pays."""
-    monitor: str = "val_accuracy"
+    monitor: Literal["val_accuracy", "val_macro_f1", "val_loss"] = "val_accuracy"
     """Decides which epoch is the best one (without a validation set the last is)."""
     early_stopping: int = 0
     """Stop after this many epochs without a better one; 0 never does."""
@@ -106,4 +109,60 @@ class Recipe:
 
     @property
     def folder(self) -> Path:
-        return self.runs / self.name
+        return Path(self.runs) / self.name
+
+    def check(self, has_source: bool = True) -> None:
+        """Finds what is wrong with the recipe before anything is read or written.
+
+        Args:
+            has_source: there is a training set, here or elsewhere.
+
+        Raises:
+            InputError: a field that is missing or out of range, or a run folder that is in use.
+        """
+        if not has_source:
+            raise InputError("expected a training set, got none; pass --data.train PATH")
+        if self.model.from_pretrained is None:
+            raise InputError("expected a checkpoint folder to start from, got none; pass --model.from_pretrained DIR")
+        for flag, (holds, expectation) in RULES.items():
+            if not holds(value := attrgetter(flag)(self)):
+                raise InputError(f"expected --{flag} as {expectation}, got {value!r}; change it")
+        if self.folder.exists():
+            raise InputError(
+                f"expected a new run, got {self.folder}, which is in use; choose another --name or remove it"
+            )
+        if files := [path for path in self.folder.parents if path.is_file()]:
+            raise InputError(f"expected a folder to put the run in, got the file {files[0]}; choose another --runs")
+
+
+Rule = tuple[Callable[[Any], bool], str]  # whether a value will do, and what will, in words
+
+
+def _whole(least: int, most: float = math.inf) -> Rule:
+    words = f"a whole number of at least {least}" + (f" and at most {most}" if most < math.inf else "")
+    return lambda value: isinstance(value, int) and least <= value <= most, words
+
+
+def _choice(kind: Any) -> Rule:
+    return lambda value: value in get_args(kind), f"one of {', '.join(get_args(kind))}"
+
+
+SHARE: Rule = lambda value: isinstance(value, int | float) and 0 <= value < 1, "a share of at least 0 and below 1"
+AMOUNT: Rule = lambda value: isinstance(value, int | float) and 0 <= value < math.inf, "a number of at least 0"
+# What the fields of a recipe can be, by their flags.
+RULES: dict[str, Rule] = {
+    "name": (lambda value: bool(str(value).strip()), "a name"),
+    "data.split": SHARE,
+    "data.max_length": _whole(3),
+    "data.batch_size": _whole(1),
+    "data.seed": _whole(0),
+    "model.dropout": (lambda value: value is None or SHARE[0](value), SHARE[1]),
+    "train.epochs": _whole(1),
+    "train.learning_rate": AMOUNT,
+    "train.warmup": SHARE,
+    "train.weight_decay": AMOUNT,
+    "train.clip_norm": AMOUNT,
+    "train.label_smoothing": SHARE,
+    "train.early_stopping": _whole(0),
+    "train.seed": _whole(0, 2**32 - 1),
+} | {f"train.{f.name}": _choice(f.type) for f in fields(Train) if get_origin(f.type) is Literal}

@@ -58,7 +58,7 @@ def read_json(path: Path, what: str) -> dict:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"expected {what} at {path}, got no such file; check the path") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"expected {what} as JSON at {path}, got {error}; mend or replace the file") from error
     if not isinstance(value, dict):
         raise InputError(f"expected {what} as a JSON object at {path}, got a {type(value).__name__}; mend the file")

@@ -1,4 +1,4 @@
-"""Fine-tune a BERT to classify texts, or pairs of texts.
+r"""Fine-tune a BERT to classify texts, or pairs of texts.
 
     kerasformer train pipelines/bert_classify.py --name news --data.train news.csv \
         --model.from_pretrained path/to/minilm

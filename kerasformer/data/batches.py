@@ -31,7 +31,7 @@ class Batches:
         label_ids: [N], or None for text to predict.
         texts: what was encoded, to show a reader which examples a model gets wrong.
         text_pair: each row holds two texts.
-        batch_size: B; the last batch of an epoch holds the rest.
+        batch_size: B; one batch of an epoch holds the rest.
         shuffle: a new order every epoch, a function of (seed, epoch) alone.
         augment: word-level changes to each training example, other ones every epoch.
     """
@@ -52,6 +52,8 @@ class Batches:
     def __post_init__(self):
         if self.batch_size < 1:
             raise InputError(f"expected a batch_size of at least 1, got {self.batch_size}; raise it")
+        if self.seed < 0:
+            raise InputError(f"expected a seed of 0 or more, got {self.seed}; raise it")
         object.__setattr__(self, "lengths", np.diff(self.encoded.offsets))
 
     def __len__(self) -> int:
@@ -90,15 +92,16 @@ class Batches:
 
         epochs = list(epochs)
 
-        def steps() -> Iterator[tuple[np.ndarray, int, tuple[int, int]]]:
+        def steps() -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
             for epoch in epochs:
                 for step, rows in enumerate(self.order(epoch)):
-                    yield rows, self.padded_length(rows), (epoch, step)
+                    seed = np.random.default_rng([self.seed, epoch, step]).integers(2**31, size=2)
+                    yield rows, self.padded_length(rows), seed
 
         signature = (
             tf.TensorSpec([None], tf.int64),
             tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([2], tf.int32),
+            tf.TensorSpec([2], tf.int64),
         )
         dataset = tf.data.Dataset.from_generator(steps, output_signature=signature)
         dataset = dataset.map(self._assembler(), num_parallel_calls=2).prefetch(4)
@@ -113,11 +116,11 @@ class Batches:
         label_ids = None if self.label_ids is None else tf.constant(self.label_ids)
         change = self._augmenter()
 
-        def assemble(rows, length, position):
+        def assemble(rows, length, seed):
             ranges = tf.ragged.range(tf.gather(offsets, rows), tf.gather(offsets, rows + 1))
             tokens, segments = tf.gather(token_ids, ranges), tf.gather(segment_ids, ranges)
             if change is not None:
-                tokens = change(tokens, position)
+                tokens = change(tokens, length, seed)
                 segments = tf.zeros_like(tokens)
             shape = tf.stack([-1, length])
             inputs = {
@@ -138,9 +141,8 @@ class Batches:
         pool = word_pool(rows[:, 1:-1], continues_word)
         first, last = tf.constant([[self.tokenizer.cls_id]]), tf.constant([[self.tokenizer.sep_id]])
 
-        def change(tokens: tf.RaggedTensor, position: tf.Tensor) -> tf.RaggedTensor:
-            seed = tf.stack([self.seed * 1_000_003 + position[0], position[1]])
-            words = augment_rows(tokens[:, 1:-1], self.augment, continues_word, pool, seed)[:, : self.max_length - 2]
+        def change(tokens: tf.RaggedTensor, length: tf.Tensor, seed: tf.Tensor) -> tf.RaggedTensor:
+            words = augment_rows(tokens[:, 1:-1], self.augment, continues_word, pool, seed)[:, : length - 2]
             batch = words.nrows(out_type=tf.int32)
             return tf.concat([tf.tile(first, [batch, 1]), words, tf.tile(last, [batch, 1])], axis=1)
 

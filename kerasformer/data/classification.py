@@ -70,14 +70,14 @@ def encode(
     """Tokenizes examples into Batches; `settings` are those of Batches.
 
     Raises:
-        InputError: a label outside `labels`, or a `max_length` above the model's.
+        InputError: no label or one outside `labels`, or a `max_length` above the model's.
     """
     limit = tokenizer.max_positions
     if limit is not None and max_length > limit:
         raise InputError(f"expected a max_length of at most {limit}, the model's, got {max_length}; lower it")
-    ids = None
-    if labels is not None and examples.labels is not None:
-        ids = label_ids(examples.labels, labels, examples.origins)
+    if labels is not None and examples.labels is None:
+        raise InputError("expected labelled examples, found no labels; name their column")
+    ids = None if labels is None else label_ids(examples.labels, labels, examples.origins)
     encoded = tokenizer.encode(examples.texts, examples.text_pairs, max_length=max_length)
     shown = {"texts": examples.texts, "text_pair": examples.text_pairs is not None}
     return Batches(encoded, tokenizer, max_length, labels=labels, label_ids=ids, **shown, **settings)
@@ -93,18 +93,21 @@ def unlabelled(
     """Batches of texts, or of (text, text_pair) tuples, to predict; in rows of the model's own length by default.
 
     Raises:
-        InputError: something else than texts.
+        InputError: no texts, or something else than texts.
     """
-    pairs = bool(len(texts)) and not isinstance(texts[0], str)
-    try:
-        first, second = zip(*texts, strict=True) if pairs else (texts, None)
-        if not all(isinstance(text, str) for column in (first, second or ()) for text in column):
-            raise TypeError("not a string")
-    except (TypeError, ValueError) as error:
-        raise InputError(f"expected texts or (text, text_pair) tuples, got {texts[0]!r} first; pass strings") from error
-    examples = Examples(list(first), list(second) if pairs else None, None, [])
+    if not len(texts):
+        raise InputError("expected texts to predict, got none; pass at least one")
+    pairs = not isinstance(texts[0], str)
+    if odd := [row for row in texts if not (_is_pair(row) if pairs else isinstance(row, str))]:
+        raise InputError(f"expected texts or (text, text_pair) tuples, all alike, got {odd[0]!r:.60}; pass strings")
+    first, second = zip(*texts, strict=True) if pairs else (texts, None)
+    examples = Examples(list(first), second and list(second), None, [])
     length = max_length or tokenizer.max_length
     return encode(examples, tokenizer=tokenizer, max_length=length, batch_size=batch_size)
+
+
+def _is_pair(row: object) -> bool:
+    return isinstance(row, tuple | list) and len(row) == 2 and all(isinstance(text, str) for text in row)
 
 
 def summary(batches: Batches) -> str:

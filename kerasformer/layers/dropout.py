@@ -25,7 +25,9 @@ class Dropout(keras.layers.Layer):
         if not (training and self.dropped):
             return x
         *outer, last = ops.shape(x)
-        words = keras.random.randint((*outer, (last + 1) // 2), -WORD, WORD, seed=self.seed_generator)
-        draws = ops.view(words, "uint16")[..., :last]  # of an odd last axis, one draw is left over
+        half = (last + 1) // 2
+        # In graphs, Keras views only a last axis of a known size.
+        words = keras.random.randint((*outer, half, 1), -WORD, WORD, seed=self.seed_generator)
+        draws = ops.reshape(ops.view(words, "uint16"), (*outer, 2 * half))[..., :last]  # of an odd axis, one is left
         scale = LEVELS / (LEVELS - self.dropped)
         return x * (ops.cast(draws >= self.dropped, x.dtype) * ops.cast(scale, x.dtype))

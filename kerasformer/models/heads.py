@@ -133,11 +133,13 @@ def check_labels(labels: Sequence[str]) -> list[str]:
     """The labels as a list.
 
     Raises:
-        InputError: fewer than two, or one given twice.
+        InputError: fewer than two, one given twice, or one that is not a line.
     """
     labels = [str(label) for label in labels]
     if len(labels) < 2:
         raise InputError(f"expected at least two labels, got {labels}; a classifier tells classes apart")
+    if broken := [label for label in labels if label.splitlines() != [label]]:
+        raise InputError(f"expected labels of one line, got {broken[0]!r}; rename it")
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise InputError(f"expected each label once, got {twice} more than once; remove the repetition")
     return labels

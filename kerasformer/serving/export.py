@@ -33,8 +33,8 @@ def export(model: Classifier, folder: str | os.PathLike) -> Path:
     if model.tokenizer is None:
         raise InputError("expected a model with a tokenizer, got one without; load it with Classifier.from_pretrained")
     folder = Path(folder).absolute()
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"expected a folder for the versions of a model, got the file {folder}; name another")
+    if files := [path for path in (folder, *folder.parents) if path.is_file()]:
+        raise InputError(f"expected a folder for the versions of a model, got the file {files[0]}; name another")
     version = folder / str(next_version(folder))
     served = Served(model)
     with new_folder(version) as temporary:
@@ -50,18 +50,20 @@ def next_version(folder: Path) -> int:
     return max(versions, default=0) + 1
 
 
-class Served(tf.Module):
+class Served:
     """What is exported: a float32 copy of the classifier behind its tokenizer."""
 
     def __init__(self, model: Classifier):
-        super().__init__()
         self.model = copy_in_float32(model)
-        # Of Keras's own variables a SavedModel holds a copy that the server does not restore; of TensorFlow's it does.
-        self.variables_to_restore = [variable.value for variable in self.model.variables]
         self.text_pair, self.max_length = model.text_pair, model.tokenizer.max_length
         self.tokenizer = WordPieceGraph(model.tokenizer)
         self.labels = tf.constant(model.labels)
         self.label_names = list(model.labels)
+        # Of a Keras model, a SavedModel holds each weight in a copy that the server does not restore. So the state of
+        # what is exported is TensorFlow's own variables, without the model that they belong to.
+        self.state = tf.Module()
+        self.state.weights = [weight.value for weight in self.model.weights]
+        self.state.tokenizer = self.tokenizer
 
     def classify(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The model's inputs [B, T] -> label [B], probabilities [B, C]."""
@@ -72,7 +74,9 @@ class Served(tf.Module):
         """The concrete functions by the names that clients call them by."""
 
         def text(text, text_pair=None):
-            return self.classify(self.tokenizer(text, text_pair, max_length=self.max_length))
+            inputs = self.tokenizer(text, text_pair, max_length=self.max_length)
+            missing = tf.cast(tf.size(text) == 0, tf.int32)  # no texts make [0, 0]; the model looks at position 0
+            return self.classify({name: tf.pad(ids, [[0, 0], [0, missing]]) for name, ids in inputs.items()})
 
         def token_ids(**inputs):
             return self.classify(inputs)
@@ -89,8 +93,8 @@ class Served(tf.Module):
         """Writes the SavedModel, the labels' names among its assets."""
         labels = folder / LABELS_FILE
         labels.write_text("\n".join(self.label_names) + "\n", encoding="utf-8")
-        self.labels_asset = tf.saved_model.Asset(str(labels))
-        tf.saved_model.save(self, str(folder), signatures=self.signatures())
+        self.state.labels = tf.saved_model.Asset(str(labels))
+        tf.saved_model.save(self.state, str(folder), signatures=self.signatures())
         labels.unlink()  # its copy is in assets/
 
     def warmup_requests(self) -> list[tuple[str, dict[str, np.ndarray]]]:

@@ -1,17 +1,20 @@
 """What happens beside the training steps: evaluation, the best model, the log and the progress bar."""
 
+import atexit
 import json
 import math
 import time
 from pathlib import Path
-from typing import TextIO
 
 import keras
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kerasformer.data.batches import Batches
+from kerasformer.errors import InputError
 from kerasformer.training.metrics import Report
+from kerasformer.training.step import STEP_LOGS
 
 
 class Evaluation(keras.callbacks.Callback):
@@ -36,23 +39,34 @@ class BestModel(keras.callbacks.Callback):
 
     Args:
         folder: where the model goes.
-        monitor: name in the logs; more is better unless it names a loss. Where the logs lack it, every epoch is best.
+        monitor: name in the logs; more is better unless it names a loss, and of equals the lower `val_loss` wins.
+            Where the logs lack it, every epoch is best.
         patience: stop the training after this many epochs without a better one; 0 never does.
     """
 
     def __init__(self, folder: Path, monitor: str = "val_accuracy", patience: int = 0):
         super().__init__()
         self.folder, self.monitor, self.patience = Path(folder), monitor, patience
-        self.best, self.best_epoch = -math.inf, -1
+        self.best, self.best_epoch = (-math.inf, -math.inf), -1
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        value = (logs or {}).get(self.monitor)
-        score = math.inf if value is None else -value if "loss" in self.monitor else value
+        logs = logs or {}
+        value = logs.get(self.monitor)
+        score = (value if value is None or "loss" not in self.monitor else -value, -logs.get("val_loss", 0.0))
         if value is None or score > self.best:
             self.best, self.best_epoch = score, epoch
             self.model.save_pretrained(self.folder)
         elif self.patience and epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True
+
+
+class FiniteLoss(keras.callbacks.Callback):
+    """Ends a training whose loss is no number: nothing good comes after it, and no such model is to be saved."""
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if not math.isfinite(loss := float(logs["loss"])):
+            step = int(self.model.optimizer.iterations)
+            raise InputError(f"expected a finite loss, got {loss} at step {step}; lower --train.learning_rate")
 
 
 class MetricsLog(keras.callbacks.Callback):
@@ -62,21 +76,16 @@ class MetricsLog(keras.callbacks.Callback):
         super().__init__()
         self.path = Path(file)
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        self.file: TextIO = self.path.open("a", encoding="utf-8")
-
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._write({"step": int(self.model.optimizer.iterations), **(logs or {})})
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._write({"epoch": epoch + 1, "step": int(self.model.optimizer.iterations), **(logs or {})})
-        self.file.flush()
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        self.file.close()
+        figures = {name: value for name, value in (logs or {}).items() if name not in STEP_LOGS}
+        self._write({"epoch": epoch + 1, "step": int(self.model.optimizer.iterations), **figures})
 
     def _write(self, record: dict) -> None:
-        self.file.write(json.dumps({name: _plain(value) for name, value in record.items()}) + "\n")
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({name: _plain(value) for name, value in record.items()}) + "\n")
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -100,6 +109,7 @@ class ProgressBar(keras.callbacks.Callback):
         self.task = self.bar.add_task("", total=self.steps)
         if self.console.is_terminal:
             self.bar.start()
+            atexit.register(self.bar.stop)  # gives the cursor back where a training is interrupted
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self.begun = time.perf_counter()
@@ -115,17 +125,22 @@ class ProgressBar(keras.callbacks.Callback):
         if not self.console.is_terminal and time.perf_counter() - self.printed > self.every:
             self.printed = time.perf_counter()
             left = (self.steps - self.done) * self.seconds / max(self.done - 1, 1)
-            self.console.print(f"step {self.done}/{self.steps}  {text}  {left:.0f} s left", highlight=False)
+            self._print(f"step {self.done}/{self.steps}  {text}  {left:.0f} s left")
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         shown = ("loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1")
         figures = "  ".join(f"{name} {float(logs[name]):.4f}" for name in shown if name in logs)
-        self.console.print(f"epoch {epoch + 1}  {figures}", highlight=False)
+        self._print(f"epoch {epoch + 1}  {figures}")
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        self.bar.stop()
+        if self.console.is_terminal:
+            self.bar.stop()
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
 
 
-def _plain(value) -> float | int:
-    """A tensor or NumPy scalar as Python's own number."""
-    return value.item() if hasattr(value, "item") else float(value)
+def _plain(value: float | np.number) -> float | int | None:
+    """A number as Python's own; what JSON has no word for, such as NaN, as None."""
+    value = value.item() if hasattr(value, "item") else value
+    return value if math.isfinite(value) else None

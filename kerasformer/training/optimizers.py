@@ -26,7 +26,7 @@ def adamw(
         steps: length of the whole run, in optimizer steps.
         warmup: share of the steps in which the rate rises.
         weight_decay: of matrices and embeddings; biases and normalisations are not decayed.
-        clip_norm: the gradients' global norm is cut to this; None leaves them.
+        clip_norm: the gradients' global norm is cut to this; None or 0 leaves them.
     """
     schedule = WarmupLinear(learning_rate, steps, round(warmup * steps))
     optimizer = keras.optimizers.AdamW(

@@ -15,12 +15,14 @@ from kerasformer.data.batches import Batches
 from kerasformer.data.classification import unlabelled
 from kerasformer.errors import InputError
 
+# What `fit` logs of a step alone: its loss, the gradient's norm before clipping, real tokens, and those and padding.
+STEP_LOGS = ("step_loss", "gradient_norm", "tokens", "positions")
+
 
 class TrainingStep:
     """Mixin before a head's Keras model: its step, and `fit` on Batches and `predict` on texts.
 
-    Beside the metrics, `fit` logs of each step `step_loss`, `gradient_norm` (before clipping), `tokens` (real ones)
-    and `positions` (tokens and padding).
+    Beside the metrics, which are running means, `fit` logs STEP_LOGS of each step.
     """
 
     def compile(self, *args, jit_compile: bool | str = "auto", **kwargs) -> None:
@@ -32,6 +34,7 @@ class TrainingStep:
                 many small operations XLA fuses. False uses no XLA at all.
         """
         super().compile(*args, jit_compile=False, **kwargs)
+        self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
         self.jit_gradients = jit_compile is True
         self._gradients = tf.function(self.sum_gradients, jit_compile=self.jit_gradients)
         self._update = tf.function(self._apply_gradients, jit_compile=jit_compile is not False)
@@ -40,9 +43,9 @@ class TrainingStep:
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = tf.ones(tf.shape(labels)) if sample_weight is None else tf.cast(sample_weight, tf.float32)
         loss_sum, outputs, gradients = self._gradients(inputs, labels, weights)
-        weight_sum = tf.reduce_sum(weights)
         # A batch whose weights are all zero teaches nothing; it must not divide by zero.
-        gradient_norm = self._update(gradients, tf.maximum(weight_sum, 1e-12))
+        weight_sum = tf.maximum(tf.reduce_sum(weights), 1e-12)
+        gradient_norm = self._update(gradients, weight_sum)
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss_sum / weight_sum, sample_weight=weight_sum)
@@ -87,7 +90,9 @@ class TrainingStep:
         if isinstance(x, Batches):
             self._check_labels(x)
             # The trained model predicts, and is served, with inputs like those that it has learned from.
-            self.tokenizer.max_length, self.text_pair = x.max_length, x.text_pair
+            self.text_pair = x.text_pair
+            if self.tokenizer is not None:
+                self.tokenizer.max_length = x.max_length
             kwargs |= {"steps_per_epoch": len(x), "shuffle": False}  # Batches are in order already
             x = x.dataset(range(initial_epoch, epochs))
         if isinstance(validation_data, Batches):

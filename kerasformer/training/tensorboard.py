@@ -1,6 +1,7 @@
 """What TensorBoard shows of a run: scalars of every step, and of each evaluation an image and the mistakes."""
 
 import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from kerasformer.training.callbacks import Evaluation
 from kerasformer.training.metrics import Report
 
 SHOWN_MISTAKES = 20
+BAR = "\\|"  # within a Markdown table
+PICTURE = 1200  # pixels that the confusion matrix may take each way, if its classes are few enough
+PALE, DARK = np.array([239, 243, 248]), np.array([16, 78, 139])  # cells of no example and of a class's every one
 
 
 class TensorBoard(keras.callbacks.Callback):
@@ -43,14 +47,14 @@ class TensorBoard(keras.callbacks.Callback):
                 hparams.hparams(self.hyperparameters)
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self.learning_rate = float(self.model.optimizer.learning_rate)  # after the step it is the next one's
         self.begun = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         seconds, logs = time.perf_counter() - self.begun, logs or {}
-        optimizer = self.model.optimizer
         scalars = {name: float(value) for name, value in logs.items() if name not in ("loss", "tokens", "positions")}
         scalars["loss"] = scalars.pop("step_loss", float(logs["loss"]))
-        scalars["learning_rate"] = float(optimizer.learning_rate)
+        scalars["learning_rate"] = self.learning_rate
         if "tokens" in logs:
             scalars["tokens_per_second"] = float(logs["tokens"]) / seconds
             scalars["padding_share"] = 1 - float(logs["tokens"]) / float(logs["positions"])
@@ -79,34 +83,49 @@ class TensorBoard(keras.callbacks.Callback):
 
 
 def confusion_image(report: Report) -> np.ndarray:
-    """The confusion matrix as a picture, uint8 [height, width, 3]: rows are true classes, columns predicted ones."""
-    counts, labels = report.confusion, [str(label) for label in report.labels]
-    cell = 56 if len(labels) <= 20 else 28
-    font = ImageFont.load_default(size=cell / 4)
-    margin = 16 + int(max(font.getlength(label) for label in labels))
-    size = margin + cell * len(labels) + 8
-    image = Image.new("RGB", (size, size), "white")
+    """The confusion matrix as a picture, uint8 [height, width, 3]: the darker, the larger the share of its true class.
+
+    Counts, then labels are left out where there are too many classes for them to be legible.
+    """
+    counts, classes = report.confusion, len(report.labels)
+    cell = min(56, max(2, PICTURE // classes))
+    font = ImageFont.load_default(size=min(14, max(9, cell // 3)))
+    labels = [_drawn(str(label), place) for place, label in enumerate(report.labels)] if cell >= 12 else []
+    margin = 16 + int(max(map(font.getlength, labels), default=0))
+    title, top = "rows: true, columns: predicted", margin + 28
+    width = margin + cell * classes + 8
+    image = Image.new("RGB", (max(width, 16 + int(font.getlength(title))), top + cell * classes + 8), "white")
     draw = ImageDraw.Draw(image)
+    draw.text((8, 6), title, "gray", font)
+
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    for row, label in enumerate(labels):
-        y = margin + row * cell
-        draw.text((margin - 8, y + cell / 2), label, "black", font, anchor="rm")
-        for column in range(len(labels)):
-            x, share = margin + column * cell, shares[row, column]
-            shade = tuple(int(255 - share * (255 - dark)) for dark in (16, 78, 139))
-            draw.rectangle((x, y, x + cell - 2, y + cell - 2), fill=shade)
-            ink = "white" if share > 0.5 else "black"
-            draw.text((x + cell / 2 - 1, y + cell / 2), str(counts[row, column]), ink, font, anchor="mm")
-    _draw_column_labels(image, labels, margin, cell, font)
+    cells = (PALE + shares[..., None] * (DARK - PALE)).round().astype(np.uint8)  # [C, C, 3]
+    cells = cells.repeat(cell, axis=0).repeat(cell, axis=1)
+    if labels:
+        lines = np.arange(cell * classes) % cell >= cell - 2
+        cells[lines] = cells[:, lines] = 255
+    image.paste(Image.fromarray(cells), (margin, top))
+
+    for place, label in enumerate(labels):
+        draw.text((margin - 8, top + (place + 0.5) * cell), label, "black", font, anchor="rm")
+        upwards = Image.new("RGB", (margin - 8, cell), "white")
+        ImageDraw.Draw(upwards).text((0, cell / 2), label, "black", font, anchor="lm")
+        image.paste(upwards.rotate(90, expand=True), (margin + place * cell, top - margin))
+    for row, column in np.argwhere(counts) if cell >= 28 else ():
+        ink = "white" if shares[row, column] > 0.5 else "black"
+        centre = margin + (column + 0.5) * cell - 1, top + (row + 0.5) * cell - 1
+        draw.text(centre, _short(counts[row, column]), ink, font, anchor="mm")
     return np.asarray(image)
 
 
-def _draw_column_labels(image: Image.Image, labels: list[str], margin: int, cell: int, font) -> None:
-    """Writes the labels upwards above their columns."""
-    for column, label in enumerate(labels):
-        strip = Image.new("RGB", (margin - 8, cell), "white")
-        ImageDraw.Draw(strip).text((0, cell / 2), label, "black", font, anchor="lm")
-        image.paste(strip.rotate(90, expand=True), (margin + column * cell, 0))
+def _drawn(label: str, place: int) -> str:
+    """A label in the letters that the built-in font has, cut to 24; a number where it has none of them."""
+    plain = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode().strip() or f"class {place}"
+    return plain if len(plain) <= 24 else f"{plain[:21]}..."
+
+
+def _short(count: int) -> str:
+    return str(count) if count < 10_000 else f"{count / 1000:.0f}k"
 
 
 def mistakes_table(report: Report, texts: Sequence[str]) -> str:
@@ -114,7 +133,7 @@ def mistakes_table(report: Report, texts: Sequence[str]) -> str:
     rows = ["| true | predicted | probability | text |", "|---|---|---|---|"]
     for i in report.mistakes[:SHOWN_MISTAKES]:
         predicted = report.predicted[i]
-        text = " ".join(texts[i].split())[:200].replace("|", "\\|")
-        probability = report.probabilities[i, predicted]
-        rows.append(f"| {report.labels[report.truth[i]]} | {report.labels[predicted]} | {probability:.3f} | {text} |")
+        probability = f"{report.probabilities[i, predicted]:.3f}"
+        cells = report.labels[report.truth[i]], report.labels[predicted], probability, " ".join(texts[i].split())[:200]
+        rows.append(f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |")
     return "\n".join(rows) if len(rows) > 2 else "no mistakes"

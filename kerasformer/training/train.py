@@ -9,14 +9,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasformer.config import Recipe
+from kerasformer.config import Data, Recipe
 from kerasformer.data.batches import Batches
 from kerasformer.data.classification import classification, encode, summary
 from kerasformer.data.sources import Source, check_labels, read_examples
 from kerasformer.data.split import label_names
 from kerasformer.errors import InputError
 from kerasformer.files import read_json, write_json
-from kerasformer.training.callbacks import BestModel, Evaluation, MetricsLog, ProgressBar
+from kerasformer.training.callbacks import BestModel, Evaluation, FiniteLoss, MetricsLog, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.losses import Crossentropy
 from kerasformer.training.metrics import Report
@@ -42,14 +42,13 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
         InputError: bad input, or a run folder that is in use.
     """
     source = recipe.data.train or source
-    check(recipe, source)
+    recipe.check(source is not None)
     keras.utils.set_random_seed(recipe.train.seed)
 
     data = recipe.data
     examples = read_examples(source, **data.columns)
     check_labels(examples)
     policy = dtype_policy(recipe.train.precision)
-    logger.info("precision: %s", policy)
     model = Classifier.from_pretrained(
         recipe.model.from_pretrained, label_names(examples.labels), dropout=recipe.model.dropout, dtype=policy
     )
@@ -64,6 +63,7 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
         seed=data.seed,
         augment=data.augment if any(dataclasses.astuple(data.augment)) else None,
     )
+    logger.info("precision: %s", policy)
     logger.info("training on %s", summary(training))
     if validation is not None:
         logger.info("validating on %s", summary(validation))
@@ -86,27 +86,6 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     # What is reported is the model as it was saved, in float32, as it will be served.
     best = Classifier.from_pretrained(recipe.folder / "model", dtype="float32")
     return evaluation(best, validation).figures() | figures
-
-
-def check(recipe: Recipe, source: Source | None) -> None:
-    """Finds what is wrong with a recipe before anything is read.
-
-    Raises:
-        InputError: a field that is missing or out of range, or a run folder that is in use.
-    """
-    if source is None:
-        raise InputError("expected a training set, got none; pass --data.train PATH")
-    if recipe.model.from_pretrained is None:
-        raise InputError("expected a checkpoint folder to start from, got none; pass --model.from_pretrained DIR")
-    for name, value in {"train.epochs": recipe.train.epochs, "data.batch_size": recipe.data.batch_size}.items():
-        if value < 1:
-            raise InputError(f"expected --{name} of at least 1, got {value}; raise it")
-    if recipe.data.max_length < 3:
-        raise InputError(f"expected --data.max_length of at least 3, got {recipe.data.max_length}; raise it")
-    if recipe.folder.exists():
-        raise InputError(
-            f"expected a new run, got {recipe.folder}, which is in use; choose another --name or remove it"
-        )
 
 
 def compile_model(model: Classifier, recipe: Recipe, training: Batches) -> None:
@@ -132,6 +111,7 @@ def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> 
         *([evaluation] if evaluation else []),
         BestModel(recipe.folder / "model", settings.monitor, settings.early_stopping),
         MetricsLog(recipe.folder / "metrics.jsonl"),
+        FiniteLoss(),
         TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
         ProgressBar(len(training) * settings.epochs),
     ]
@@ -154,14 +134,17 @@ def evaluate_run(folder: Path, source: Path) -> dict[str, float]:
     Raises:
         InputError: no run, or a source that does not fit it.
     """
-    data = read_json(Path(folder) / RECIPE_FILE, "a run's recipe")["data"]
+    path = Path(folder) / RECIPE_FILE
+    try:
+        data = Data(**read_json(path, "a run's recipe")["data"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"expected a run's recipe at {path}, got another file ({error!r}); name a run") from error
     model = Classifier.from_pretrained(Path(folder) / "model", dtype="float32")
-    columns = {"text": data["text_column"], "text_pair": data["text_pair_column"], "label": data["label_column"]}
     batches = encode(
-        read_examples(source, **columns, encoding=data["encoding"]),
+        read_examples(source, **data.columns),
         tokenizer=model.tokenizer,
         labels=model.labels,
-        max_length=data["max_length"],
+        max_length=data.max_length,
         batch_size=32,
     )
     return evaluation(model, batches).figures()
