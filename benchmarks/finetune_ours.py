@@ -8,7 +8,7 @@ import time
 import keras
 
 import kerasformer as kf
-from kerasformer.training.metrics import Report
+from kerasformer.training.evaluation import Report
 from kerasformer.training.precision import dtype_policy
 
 

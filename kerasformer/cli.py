@@ -125,7 +125,7 @@ def predict(arguments: list[str]) -> None:
     _import_tensorflow()
     from kerasformer.training.tasks import Classifier
 
-    model = Classifier.from_pretrained(model_folder, dtype="float32")
+    model = Classifier.from_pretrained(_model_of(model_folder), dtype="float32")
     probabilities = model.predict(list(zip(texts, pairs, strict=True)) if pairs else texts)
     for text, row in zip(texts, probabilities, strict=True):
         shares = {label: round(float(share), 6) for label, share in zip(model.labels, row, strict=True)}
@@ -143,8 +143,7 @@ def export(arguments: list[str]) -> None:
     from kerasformer.serving.export import export as write
     from kerasformer.training.tasks import Classifier
 
-    model_folder = run / "model" if (run / "model").is_dir() else run
-    print(write(Classifier.from_pretrained(model_folder, dtype="float32"), folder))
+    print(write(Classifier.from_pretrained(_model_of(run), dtype="float32"), folder))
 
 
 def check(arguments: list[str]) -> int:
@@ -341,6 +340,11 @@ def _lines_of_stdin() -> list[str]:
         raise InputError(
             f"expected {error.encoding} on standard input, got byte 0x{byte:02x}; convert the texts"
         ) from error
+
+
+def _model_of(folder: Path) -> Path:
+    """The model's folder of a run; any other folder is one itself."""
+    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _print_json(value: dict) -> None:

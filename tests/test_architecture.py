@@ -20,9 +20,9 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-ORDER = ("errors", "files", "config", "text", "data", "layers", "models", "generation", "training", "serving")
+ORDER = ("errors", "lazy", "files", "config", "text", "data", "layers", "models", "generation", "training", "serving")
 ORDER += ("__init__", "cli", "__main__")
-WITHOUT_TENSORFLOW = {"errors", "files", "config", "layers", "models", "generation"}
+WITHOUT_TENSORFLOW = {"errors", "lazy", "files", "config", "layers", "models", "generation"}
 BASE = {"kerasformer", "tensorflow", "tensorflow_serving", "keras", "tensorboard", "tokenizers", "safetensors", "tyro"}
 BASE |= {"rich", "numpy", "PIL", "google", *sys.stdlib_module_names}
 BEHIND_EXTRAS = {"kerasformer/serving/server.py"}  # imported by `kerasformer serve` alone

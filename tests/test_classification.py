@@ -111,7 +111,7 @@ def test_a_tokenizer_that_belongs_to_no_model_sets_no_limit():
         ((TEXTS, LABELS), {"split": 0.001}, "leaves none to hold out; raise the fraction or add examples"),
         ((TEXTS, ["a"] * 20), {}, "expected two classes or more, but every label is 'a'"),
         ((TEXTS, TEXTS, LABELS), {"text_pair": "text_pair", "augment": Augment(swap=0.1)}, "expected single texts"),
-        ("no_such.csv", {}, "'no_such.csv': no such file or folder"),
+        ("no_such.csv", {}, "expected a file or folder of texts, found none at 'no_such.csv'; check the path"),
     ],
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
 )

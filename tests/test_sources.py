@@ -237,8 +237,8 @@ def test_a_faulty_file_is_refused(tmp_path, name, content, expected):
 
 
 def test_a_missing_path_is_refused():
-    assert failure("no/news.csv") == "'no/news.csv': no such file or folder"
-    assert "no such file or folder" in failure("a text, not a path\n" * 500)
+    assert failure("no/news.csv") == "expected a file or folder of texts, found none at 'no/news.csv'; check the path"
+    assert "expected a file or folder of texts" in failure("a text, not a path\n" * 500)
 
 
 def test_an_unknown_encoding_is_refused(tmp_path):
@@ -255,7 +255,7 @@ def test_faulty_folders_are_refused(tmp_path, class_folders):
     (tmp_path / "flat").mkdir()
     assert "flat: no class folders in it; expected <label>/*.txt" in failure(tmp_path / "flat")
     assert "flat: expected examples, found none" in failure(tmp_path / "flat", label=None)
-    assert "no text pairs here" in failure(class_folders, text_pair="other")
+    assert "expected text pairs, found none" in failure(class_folders, text_pair="other")
     (class_folders / "tech" / "b.txt").write_bytes(b"one\ntwo \xa3")
     assert f"tech{os.sep}b.txt:2: byte 0xa3 is not utf-8" in failure(class_folders)
     (class_folders / "tech" / "b.txt").write_text(" \n")
@@ -292,7 +292,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
         ((["a"], None), "expected a list of labels, not a NoneType"),
         ((["a", None], ["x", "y"]), "examples[1]: the text is missing"),
         ((["a", "b"], ["x", float("nan")]), "examples[1]: the label is not a string but of type float"),
-        (["a", "b"], "examples: no labels here; a table, dicts or (texts, text_pairs, labels) can hold them"),
+        (["a", "b"], "examples: expected labels, found none; pass a table, dicts or (texts, text_pairs, labels)"),
         ([{"text": "a", "label": "x"}, "b"], "examples[1]: expected an object of named values, found a str"),
         ([{"sentence": "a", "label": "x"}], "examples: expected one column 'text', found none among 'sentence', 'lab"),
     ],

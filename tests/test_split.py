@@ -20,7 +20,7 @@ def test_ids_are_places_among_the_names():
 def test_a_label_that_training_lacks_is_refused():
     with pytest.raises(InputError) as caught:
         label_ids(["a", "z"], ["a", "b"], origins=["valid.csv:2", "valid.csv:3"])
-    assert str(caught.value) == "valid.csv:3: the label 'z' is none of those trained on: 'a', 'b'"
+    assert str(caught.value) == "valid.csv:3: the label 'z' is none of those trained on: 'a', 'b'; rename or remove it"
     with pytest.raises(InputError, match=r"labels\[0\]: the label 'z'"):
         label_ids(["z"], ["a", "b"])
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
-from kerasformer.training.metrics import Report
+from kerasformer.training.evaluation import Report
 from kerasformer.training.schedules import WarmupLinear
 from kerasformer.training.tensorboard import DARK, PALE, TensorBoard, confusion_image, mistakes_table
 

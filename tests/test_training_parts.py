@@ -17,8 +17,8 @@ from kerasformer.models.bert.config import BertConfig
 from kerasformer.models.bert.model import Bert
 from kerasformer.training import precision
 from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, ProgressBar
+from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
-from kerasformer.training.metrics import Report
 from kerasformer.training.optimizers import adamw
 from kerasformer.training.schedules import WarmupLinear
 

@@ -1,7 +1,13 @@
 """Files -> examples -> batches."""
 
-from kerasformer.data.batches import Batches
-from kerasformer.data.classification import classification, unlabelled
-from kerasformer.data.sources import Examples, read_examples
+from kerasformer.lazy import attach
 
-__all__ = ["Batches", "Examples", "classification", "read_examples", "unlabelled"]
+__getattr__, __dir__, __all__ = attach(
+    {
+        "Augment": "kerasformer.config",
+        "Batches": "kerasformer.data.batches",
+        "Examples": "kerasformer.data.sources",
+        "classification": "kerasformer.data.classification",
+        "read_examples": "kerasformer.data.sources",
+    }
+)

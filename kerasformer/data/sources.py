@@ -71,9 +71,11 @@ def read_examples(
         name = "examples"
         origins, raw = _read_lists(source, wanted)
     if not origins:
-        raise InputError(f"{name}: expected examples, found none")
+        raise InputError(f"{name}: expected examples, found none; add some, or name another source")
     if absent := [_spoken(field) for field in wanted if field not in raw]:
-        raise InputError(f"{name}: no {absent[0]}s here; a table, dicts or (texts, text_pairs, labels) can hold them")
+        raise InputError(
+            f"{name}: expected {absent[0]}s, found none; pass a table, dicts or (texts, text_pairs, labels)"
+        )
     if "label" in raw:
         raw["label"] = [str(v) if isinstance(v, int | np.integer | np.bool_) else v for v in raw["label"]]
     for field, values in raw.items():
@@ -84,15 +86,16 @@ def read_examples(
 def check_labels(examples: Examples) -> None:
     """Refuse examples that no classifier can learn from: unlabelled, or all of one class."""
     if not examples.labels:
-        raise InputError("expected labelled examples, found no labels")
+        raise InputError("expected labelled examples, found no labels; name their column with --data.label_column")
     if len(set(examples.labels)) == 1:
         first = examples.origins[0]
-        raise InputError(f"{first}: expected two classes or more, but every label is {examples.labels[0]!r}, as here")
+        label = examples.labels[0]
+        raise InputError(f"{first}: expected two classes or more, but every label is {label!r}; add texts of others")
 
 
 def _read_path(path: Path, wanted: Wanted, encoding: str) -> Raw:
     if not os.path.exists(path):
-        raise InputError(f"{str(path)!r}: no such file or folder")
+        raise InputError(f"expected a file or folder of texts, found none at {str(path)!r:.200}; check the path")
     try:
         if path.is_dir():
             return _read_folder(path, wanted, encoding)
@@ -106,8 +109,8 @@ def _read_path(path: Path, wanted: Wanted, encoding: str) -> Raw:
             case ".parquet":
                 return _read_parquet(path, wanted)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    raise InputError(f"{path}: unknown kind of file; expected {KINDS}")
+        raise InputError(f"{path}: cannot be read: {error}; check its rights, or copy it again") from error
+    raise InputError(f"{path}: unknown kind of file; expected {KINDS}: convert it")
 
 
 def _read_text(path: Path, encoding: str) -> str:
@@ -133,9 +136,11 @@ def _read_folder(root: Path, wanted: Wanted, encoding: str) -> Raw:
     if "label" not in wanted:
         files = {root: _text_files(root), **files}
     elif not folders:
-        raise InputError(f"{root}: no class folders in it; expected <label>/*.txt")
+        raise InputError(f"{root}: no class folders in it; expected <label>/*.txt: sort the texts so")
     elif empty := [folder for folder, inside in files.items() if not inside]:
-        raise InputError(f"{empty[0]}: no .txt files in this class folder; expected <label>/*.txt")
+        raise InputError(
+            f"{empty[0]}: no .txt files in this class folder; expected <label>/*.txt: add some or remove it"
+        )
     paths = [path for inside in files.values() for path in inside]
     raw = {"text": [_read_text(path, encoding) for path in paths]}
     if "label" in wanted:
@@ -191,7 +196,7 @@ def _parse_json_lines(name: str, text: str, wanted: Wanted) -> Raw:
             records.append(json.loads(line))
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", error)
-            raise InputError(f"{name}:{number}: expected one JSON object a line: {reason}") from error
+            raise InputError(f"{name}:{number}: expected one JSON object a line: {reason}; mend the line") from error
         origins.append(f"{name}:{number}")
     return _from_records(name, origins, records, wanted)
 
@@ -236,7 +241,7 @@ def _read_lists(source: Any, wanted: Wanted) -> Raw:
     raw = {field: list(values) for field, values in columns.items()}
     if len({len(values) for values in raw.values()}) > 1:
         lengths = ", ".join(f"{len(values)} {_spoken(field)}s" for field, values in raw.items())
-        raise InputError(f"expected lists of one length, found {lengths}")
+        raise InputError(f"expected lists of one length, found {lengths}; pair them up")
     return _indices(len(raw["text"])), raw
 
 

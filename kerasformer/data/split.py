@@ -27,7 +27,9 @@ def label_ids(labels: Sequence[str], names: Sequence[str], origins: Sequence[str
         first = unknown[0]
         origin = origins[first] if origins else f"labels[{first}]"
         known = ", ".join(map(repr, names))
-        raise InputError(f"{origin}: the label {labels[first]!r} is none of those trained on: {known}")
+        raise InputError(
+            f"{origin}: the label {labels[first]!r} is none of those trained on: {known}; rename or remove it"
+        )
     return ids
 
 
@@ -46,9 +48,9 @@ def stratified_split(labels: Sequence[str], fraction: float, seed: int) -> tuple
         InputError: a fraction or seed out of range, or too few examples to hold any out.
     """
     if not 0 < fraction < 1:
-        raise InputError(f"expected a fraction between 0 and 1 to hold out, not {fraction}")
+        raise InputError(f"expected a fraction between 0 and 1 to hold out, not {fraction}; change it")
     if seed < 0:
-        raise InputError(f"expected a seed of 0 or more, not {seed}")
+        raise InputError(f"expected a seed of 0 or more, not {seed}; change it")
     names = label_names(labels)
     ids = label_ids(labels, names)
     counts = np.bincount(ids, minlength=len(names))

@@ -86,7 +86,9 @@ def _newest_version(path: Path) -> Path:
         return path
     versions = [child for child in path.iterdir() if child.name.isdecimal() and (child / "saved_model.pb").is_file()]
     if not versions:
-        raise InputError(f"expected {path / 'saved_model.pb'} or {path / '1' / 'saved_model.pb'}: got neither")
+        raise InputError(
+            f"expected {path / 'saved_model.pb'} or {path / '1' / 'saved_model.pb'}, got neither; export a model there"
+        )
     return max(versions, key=lambda child: int(child.name))
 
 

@@ -1,4 +1,4 @@
-"""What happens beside the training steps: evaluation, the best model, the log and the progress bar."""
+"""What happens beside the training steps: the best model, the log, the progress bar; and those of other modules."""
 
 import atexit
 import json
@@ -11,27 +11,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kerasformer.data.batches import Batches
 from kerasformer.errors import InputError
-from kerasformer.training.metrics import Report
+from kerasformer.training.evaluation import Evaluation
 from kerasformer.training.step import STEP_LOGS
+from kerasformer.training.tensorboard import TensorBoard
 
-
-class Evaluation(keras.callbacks.Callback):
-    """Evaluates on `batches` after each epoch, in one pass; logs `val_loss`, `val_accuracy` and `val_macro_f1`.
-
-    `report` holds the last evaluation. Place it before the callbacks that read these logs.
-    """
-
-    def __init__(self, batches: Batches):
-        super().__init__()
-        self.batches = batches
-        self.report: Report | None = None
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.report = Report(self.batches.labels, self.batches.label_ids, self.model.predict(self.batches))
-        if logs is not None:
-            logs |= {f"val_{name}": value for name, value in self.report.figures().items()}
+__all__ = ["BestModel", "Evaluation", "FiniteLoss", "MetricsLog", "ProgressBar", "TensorBoard"]
 
 
 class BestModel(keras.callbacks.Callback):

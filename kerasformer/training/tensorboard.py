@@ -11,8 +11,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 from tensorboard.plugins.hparams import api as hparams
 
-from kerasformer.training.callbacks import Evaluation
-from kerasformer.training.metrics import Report
+from kerasformer.training.evaluation import Evaluation, Report
 
 SHOWN_MISTAKES = 20
 BAR = "\\|"  # within a Markdown table

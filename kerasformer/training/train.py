@@ -18,8 +18,8 @@ from kerasformer.errors import InputError
 from kerasformer.files import read_json, write_json
 from kerasformer.training.callbacks import BestModel, Evaluation, FiniteLoss, MetricsLog, ProgressBar
 from kerasformer.training.compiler import choose_jit
+from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
-from kerasformer.training.metrics import Report
 from kerasformer.training.optimizers import adamw
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.tasks import Classifier

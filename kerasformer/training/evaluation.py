@@ -6,7 +6,10 @@ Shapes: N examples, C classes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
+
+from kerasformer.data.batches import Batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,3 +63,20 @@ class Report:
     def figures(self) -> dict[str, float]:
         """Loss, accuracy and macro F1 by name."""
         return {"loss": self.loss, "accuracy": self.accuracy, "macro_f1": self.macro_f1}
+
+
+class Evaluation(keras.callbacks.Callback):
+    """Evaluates on `batches` after each epoch, in one pass; logs `val_loss`, `val_accuracy` and `val_macro_f1`.
+
+    `report` holds the last evaluation. Place it before the callbacks that read these logs.
+    """
+
+    def __init__(self, batches: Batches):
+        super().__init__()
+        self.batches = batches
+        self.report: Report | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.report = Report(self.batches.labels, self.batches.label_ids, self.model.predict(self.batches))
+        if logs is not None:
+            logs |= {f"val_{name}": value for name, value in self.report.figures().items()}
