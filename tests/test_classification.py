@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kerasformer.config import Augment
-from kerasformer.data.classification import classification, summary, unlabelled
+from kerasformer.data.encoding import classification, summary, unlabelled
 from kerasformer.data.sources import read_examples
 from kerasformer.errors import InputError
 from kerasformer.text.wordpiece import WordPiece

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 import kerasformer as kf
-from kerasformer.data.classification import unlabelled
+from kerasformer.data.encoding import unlabelled
 from kerasformer.errors import InputError
 from kerasformer.serving import warmup
 from kerasformer.serving.check import inspect

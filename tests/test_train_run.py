@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kerasformer.config import Augment
-from kerasformer.data.classification import classification
+from kerasformer.data.encoding import classification
 from kerasformer.errors import InputError
 from kerasformer.training.tasks import Classifier
 from kerasformer.training.train import class_weights, evaluate_run, train

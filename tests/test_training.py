@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kerasformer.data.batches import Batches
-from kerasformer.data.classification import classification
+from kerasformer.data.encoding import classification
 from kerasformer.errors import InputError
 from kerasformer.training import compiler
 from kerasformer.training.compiler import choose_jit

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasformer.data.batches import Batches
-from kerasformer.data.classification import unlabelled
+from kerasformer.data.encoding import unlabelled
 from kerasformer.errors import InputError
 
 # What `fit` logs of a step alone: its loss, the gradient's norm before clipping, real tokens, and those and padding.

@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasformer.config import Data, Recipe
 from kerasformer.data.batches import Batches
-from kerasformer.data.classification import classification, encode, summary
+from kerasformer.data.encoding import classification, encode, summary
 from kerasformer.data.sources import Source, check_labels, read_examples
 from kerasformer.data.split import label_names
 from kerasformer.errors import InputError
