@@ -107,7 +107,7 @@ def evaluate(arguments: list[str]) -> None:
 
 
 def predict(arguments: list[str]) -> None:
-    """Label texts, or the lines of standard input: `kerasformer predict runs/news/model "a text" ...`."""
+    """Label texts, or the lines of standard input: `kerasformer predict runs/news "a text" ...`."""
 
     def options(
         model: tyro.conf.Positional[Path],

@@ -19,7 +19,7 @@ from kerasformer.training import precision
 from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, ProgressBar
 from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
-from kerasformer.training.optimizers import adamw
+from kerasformer.training.optimizers import AdamW, adamw
 from kerasformer.training.schedules import WarmupLinear
 
 # Loss
@@ -314,3 +314,20 @@ def test_progress_on_a_terminal_is_a_bar_on_stderr(capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert out == ""
     assert "\x1b[" in err and "3/3" in err and "val_macro_f1" in err
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_our_adamw_is_keras_s(dtype):
+    """Five steps, decay and clipping too. Tolerance 1e-6: the same arithmetic in another order."""
+    values = []
+    for optimizer_class in (AdamW, keras.optimizers.AdamW):
+        kernel, bias = np.linspace(-1, 1, 6).reshape(2, 3), np.ones(3)
+        variables = [keras.Variable(kernel, dtype=dtype), keras.Variable(bias, dtype=dtype, name="bias")]
+        optimizer = optimizer_class(1e-2, 0.1, global_clipnorm=1.0, epsilon=1e-8)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        numbers = np.random.default_rng(0)
+        for _ in range(5):
+            optimizer.apply([tf.constant(numbers.normal(size=v.shape), dtype) for v in variables], variables)
+        values.append([v.numpy() for v in variables])
+    for ours, theirs in zip(*values, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)

@@ -14,6 +14,7 @@ import tensorflow as tf
 from kerasformer.data.batches import Batches
 from kerasformer.data.encoding import unlabelled
 from kerasformer.errors import InputError
+from kerasformer.training.optimizers import AdamW
 
 # What `fit` logs of a step alone: its loss, the gradient's norm before clipping, real tokens, and those and padding.
 STEP_LOGS = ("step_loss", "gradient_norm", "tokens", "positions")
@@ -30,14 +31,15 @@ class TrainingStep:
 
         Args:
             jit_compile: True compiles forward and backward pass with XLA. "auto" leaves them to TensorFlow's own
-                kernels, which are the faster ones in bfloat16 on a CPU, and compiles the optimizer's update, whose
-                many small operations XLA fuses. False uses no XLA at all.
+                kernels, which are the faster ones in bfloat16 on a CPU, and compiles the update of an optimizer
+                other than `AdamW`, whose many small operations XLA fuses. False uses no XLA at all.
         """
         super().compile(*args, jit_compile=False, **kwargs)
         self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
         self.jit_gradients = jit_compile is True
         self._gradients = tf.function(self.sum_gradients, jit_compile=self.jit_gradients)
-        self._update = tf.function(self._apply_gradients, jit_compile=jit_compile is not False)
+        jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
+        self._update = tf.function(self._apply_gradients, jit_compile=jit_update)
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
