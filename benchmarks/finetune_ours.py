@@ -27,6 +27,7 @@ class StepTimes(keras.callbacks.Callback):
 
 
 precision, checkpoint, train_file, test_file = sys.argv[1:]
+keras.utils.set_random_seed(0)
 begun = time.perf_counter()
 train_examples = kf.data.read_examples(train_file)
 labels = sorted(set(train_examples.labels))
