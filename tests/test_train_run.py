@@ -143,8 +143,8 @@ def test_a_training_that_diverges_ends_with_advice_and_saves_no_model(recipe, tm
     ("parts", "message"),
     [
         ({"data": {"train": None}}, "expected a training set, got none; pass --data.train PATH"),
-        ({"data": {"train": "no_such.csv"}}, "'no_such.csv': no such file or folder"),
-        ({"data": {"validation": "no_such.csv"}}, "'no_such.csv': no such file or folder"),
+        ({"data": {"train": "no_such.csv"}}, "expected a file or folder of texts, found none at 'no_such.csv'"),
+        ({"data": {"validation": "no_such.csv"}}, "expected a file or folder of texts, found none at 'no_such.csv'"),
         ({"data": {"label_column": "kind"}}, "expected one column 'kind', found none among 'text'"),
         ({"data": {"text_pair_column": "other"}}, "expected one column 'other'"),
         ({"data": {"encoding": "utf-99"}}, "unknown encoding 'utf-99'"),
