@@ -36,8 +36,7 @@ class TrainingStep:
         """
         super().compile(*args, jit_compile=False, **kwargs)
         self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
-        self.jit_gradients = jit_compile is True
-        self._gradients = tf.function(self.sum_gradients, jit_compile=self.jit_gradients)
+        self._gradients = tf.function(self.sum_gradients, jit_compile=jit_compile is True)
         jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
         self._update = tf.function(self._apply_gradients, jit_compile=jit_update)
 
