@@ -4,6 +4,7 @@ Shapes: B batch, T target length, S source length, D width, N heads, H head size
 """
 
 import math
+from typing import NamedTuple
 
 import keras
 from keras import KerasTensor, ops
@@ -11,8 +12,12 @@ from keras import KerasTensor, ops
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.masks import causal_bias
 
-# Keys and values, each [B, N, S, H].
-Cache = tuple[KerasTensor, KerasTensor]
+
+class Cache(NamedTuple):
+    """Room for the keys and values of S tokens, each [B, N, S, H], filled from the front."""
+
+    keys: KerasTensor
+    values: KerasTensor
 
 
 class SelfAttention(keras.layers.Layer):
@@ -21,7 +26,9 @@ class SelfAttention(keras.layers.Layer):
     Args:
         num_heads: N; must divide the width D.
         is_causal: each position sees itself and those before it.
+        window: if causal, how many positions it sees, itself included; 0 for all of them.
         dropout: share of attention weights dropped in training.
+        output_initializer: of the projection back into the residual stream; `initializer` by default.
     """
 
     def __init__(
@@ -29,13 +36,15 @@ class SelfAttention(keras.layers.Layer):
         num_heads: int,
         *,
         is_causal: bool = False,
+        window: int = 0,
         dropout: float = 0.0,
         initializer: str | keras.Initializer = "glorot_uniform",
+        output_initializer: str | keras.Initializer | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.num_heads, self.is_causal = num_heads, is_causal
-        self.initializer = initializer
+        self.num_heads, self.is_causal, self.window = num_heads, is_causal, window
+        self.initializer, self.output_initializer = initializer, output_initializer or initializer
         self.dropout = Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
     def build(self, input_shape):
@@ -43,11 +52,11 @@ class SelfAttention(keras.layers.Layer):
         if dim % self.num_heads:
             raise ValueError(f"expected a width that num_heads divides, got dim={dim} and num_heads={self.num_heads}")
 
-        def dense(units, name):
-            return keras.layers.Dense(units, kernel_initializer=self.initializer, dtype=self.dtype_policy, name=name)
+        def dense(units, name, initializer):
+            return keras.layers.Dense(units, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
 
-        self.query_key_value = dense(3 * dim, "query_key_value")
-        self.output_projection = dense(dim, "output")
+        self.query_key_value = dense(3 * dim, "query_key_value", self.initializer)
+        self.output_projection = dense(dim, "output", self.output_initializer)
         self.query_key_value.build(input_shape)
         self.output_projection.build(input_shape)
         self.built = True
@@ -57,31 +66,51 @@ class SelfAttention(keras.layers.Layer):
         x: KerasTensor,
         attention_bias: KerasTensor | None = None,
         cache: Cache | None = None,
+        start: int | KerasTensor = 0,
         training: bool = False,
     ) -> KerasTensor | tuple[KerasTensor, Cache]:
-        """Attends within `x` [B, T, D] -> [B, T, D].
+        """Attends within `x` [B, T, D] -> [B, T, D], and to what stands before it in the cache.
 
         Args:
             attention_bias: added to the scores; broadcasts to [B, N, T, S].
-            cache: keys and values [B, N, P, H] of the P tokens before `x`. When given, the pair with the new ones
-                appended is returned as well.
+            cache: when given, `x` is written into its columns `start` to `start` + T, and it is returned as well.
+            start: how many tokens the cache holds, the same for each row.
         """
         batch, length, dim = ops.shape(x)
         head_size = dim // self.num_heads
         qkv = ops.reshape(self.query_key_value(x), (batch, length, 3, self.num_heads, head_size))
         query, key, value = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3, axis=0)  # each [B, N, T, H]
         if cache is not None:
-            key = ops.concatenate([cache[0], key], axis=2)  # [B, N, S, H]
-            value = ops.concatenate([cache[1], value], axis=2)
+            cache = Cache(write_columns(cache.keys, key, start), write_columns(cache.values, value, start))
+            key, value = cache  # [B, N, S, H]
 
         scores = ops.matmul(query * (1 / math.sqrt(head_size)), ops.swapaxes(key, 2, 3))  # [B, N, T, S]
         if attention_bias is not None:
             scores = scores + ops.cast(attention_bias, scores.dtype)
         if self.is_causal:
-            scores = scores + causal_bias(length, scores.dtype, ops.shape(key)[2] - length)
+            keys = ops.shape(key)[2]
+            scores = scores + causal_bias(length, keys, scores.dtype, start=start, window=self.window)
         # In float32 whatever the policy: bfloat16 cannot add up many small weights.
         weights = ops.cast(ops.softmax(ops.cast(scores, "float32")), value.dtype)
         weights = self.dropout(weights, training=training)
         attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # [B, T, N, H]
         output = self.output_projection(ops.reshape(attended, (batch, length, dim)))
-        return output if cache is None else (output, (key, value))
+        return output if cache is None else (output, cache)
+
+
+def write_columns(cache: KerasTensor, columns: KerasTensor, start: int | KerasTensor) -> KerasTensor:
+    """The cache [B, N, S, H] with `columns` [B, N, T, H] at `start` and after.
+
+    `keras.ops.slice_update` would do, were it not an operation of XLA alone on TensorFlow, which no server runs.
+    """
+    batch, heads, length, _ = ops.shape(columns)
+    room = ops.shape(cache)[2]
+    if isinstance(start, int) and start == 0:  # the prompt: nothing stands in the cache yet
+        return ops.pad(columns, ((0, 0), (0, 0), (0, room - length), (0, 0)))
+    rows = [
+        ops.arange(batch)[:, None, None],
+        ops.arange(heads)[None, :, None],
+        (ops.arange(length) + start)[None, None, :],
+    ]
+    index = ops.stack([ops.broadcast_to(row, (batch, heads, length)) for row in rows], axis=-1)
+    return ops.scatter_update(cache, index, columns)

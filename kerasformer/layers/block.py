@@ -20,6 +20,8 @@ class Block(keras.layers.Layer):
         prenorm: normalise before each sublayer (GPT-2) and not after (BERT).
         dropout: share of each sublayer's output dropped in training.
         attention_dropout: share of attention weights dropped in training.
+        window: how many positions each sees, if causal; 0 for all.
+        output_initializer: of what each sublayer adds to the residual stream; `initializer` by default.
     """
 
     def __init__(
@@ -29,26 +31,29 @@ class Block(keras.layers.Layer):
         *,
         prenorm: bool,
         is_causal: bool = False,
+        window: int = 0,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         activation: Callable = gelu,
         epsilon: float = 1e-12,
         initializer: str | keras.Initializer = "glorot_uniform",
+        output_initializer: str | keras.Initializer | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         policy = self.dtype_policy
+        weights = {"initializer": initializer, "output_initializer": output_initializer, "dtype": policy}
         residual = {"prenorm": prenorm, "dropout": dropout, "epsilon": epsilon, "dtype": policy}
         self.attention = SelfAttention(
             num_heads,
             is_causal=is_causal,
+            window=window,
             dropout=attention_dropout,
-            initializer=initializer,
-            dtype=policy,
+            **weights,
             name="attention",
         )
         self.attention_residual = Residual(**residual, name="attention_residual")
-        self.mlp = MLP(mlp_dim, activation=activation, initializer=initializer, dtype=policy, name="mlp")
+        self.mlp = MLP(mlp_dim, activation=activation, **weights, name="mlp")
         self.mlp_residual = Residual(**residual, name="mlp_residual")
 
     def build(self, input_shape):
@@ -61,11 +66,12 @@ class Block(keras.layers.Layer):
         x: KerasTensor,
         attention_bias: KerasTensor | None = None,
         cache: Cache | None = None,
+        start: int | KerasTensor = 0,
         training: bool = False,
     ) -> KerasTensor | tuple[KerasTensor, Cache]:
         """[B, T, D] -> [B, T, D]; with `cache` (see SelfAttention) also the cache that the next call needs."""
         attended = self.attention(
-            self.attention_residual.enter(x), attention_bias=attention_bias, cache=cache, training=training
+            self.attention_residual.enter(x), attention_bias=attention_bias, cache=cache, start=start, training=training
         )
         if cache is not None:
             attended, cache = attended

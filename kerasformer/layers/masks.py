@@ -15,8 +15,16 @@ def padding_bias(padding_mask: KerasTensor, dtype: str) -> KerasTensor:
     return hidden[:, None, None, :] * HIDDEN
 
 
-def causal_bias(length: int, dtype: str, offset: int = 0) -> KerasTensor:
-    """Bias [1, 1, T, offset + T] that hides the future; `offset` keys of a cache stand before the first query."""
-    queries = ops.arange(length)[:, None] + offset
-    keys = ops.arange(length + offset)[None, :]
-    return ops.cast(ops.greater(keys, queries), dtype)[None, None] * HIDDEN
+def causal_bias(length: int, keys: int, dtype: str, *, start: int | KerasTensor = 0, window: int = 0) -> KerasTensor:
+    """Bias [1, 1, T, S] that hides the future from queries that stand at `start`, `start` + 1, ...
+
+    Args:
+        length: T.
+        keys: S, counted from position 0.
+        window: a query sees itself and the `window` - 1 keys before it; 0 for all before it.
+    """
+    distance = (ops.arange(length) + start)[:, None] - ops.arange(keys)[None, :]
+    hidden = ops.less(distance, 0)
+    if window:
+        hidden = ops.logical_or(hidden, ops.greater_equal(distance, window))
+    return ops.cast(hidden, dtype)[None, None] * HIDDEN

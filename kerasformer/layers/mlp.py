@@ -9,7 +9,11 @@ from kerasformer.layers.activations import gelu
 
 
 class MLP(keras.layers.Layer):
-    """Two dense layers, D -> mlp_dim -> D, with `activation` between them."""
+    """Two dense layers, D -> mlp_dim -> D, with `activation` between them.
+
+    Args:
+        output_initializer: of the second layer; `initializer` by default.
+    """
 
     def __init__(
         self,
@@ -17,20 +21,21 @@ class MLP(keras.layers.Layer):
         *,
         activation: Callable = gelu,
         initializer: str | keras.Initializer = "glorot_uniform",
+        output_initializer: str | keras.Initializer | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.mlp_dim, self.activation, self.initializer = mlp_dim, activation, initializer
+        self.mlp_dim, self.activation = mlp_dim, activation
+        self.initializer, self.output_initializer = initializer, output_initializer or initializer
 
     def build(self, input_shape):
-        def dense(units, name, activation=None):
-            initializer = self.initializer
+        def dense(units, name, initializer, activation=None):
             return keras.layers.Dense(
                 units, activation, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
             )
 
-        self.up = dense(self.mlp_dim, "up", self.activation)
-        self.down = dense(input_shape[-1], "down")
+        self.up = dense(self.mlp_dim, "up", self.initializer, self.activation)
+        self.down = dense(input_shape[-1], "down", self.output_initializer)
         self.up.build(input_shape)
         self.down.build((*input_shape[:-1], self.mlp_dim))
         self.built = True

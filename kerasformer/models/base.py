@@ -16,6 +16,8 @@ from kerasformer.models import weights
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
+# Ends the `model_type` of a shape that `transformers` has no class for, so that it refuses the folder.
+UNPUBLISHED = "-kerasformer"
 # Hugging Face's names of our activations; where several mean one, the first is written.
 _ACTIVATIONS = {
     "gelu": ("gelu",),
@@ -132,7 +134,7 @@ class Model(keras.Model):
         """
         folder = Path(folder)
         values = read_config(folder)
-        if values["model_type"] != cls.config_class.model_type:
+        if values["model_type"].removesuffix(UNPUBLISHED) != cls.config_class.model_type:
             raise InputError(
                 f"expected model_type {cls.config_class.model_type!r} in {folder / CONFIG_FILE}, "
                 f"got {values['model_type']!r}; load it with the class of its family"

@@ -5,7 +5,7 @@ import pkgutil
 
 from kerasformer import models
 from kerasformer.errors import InputError
-from kerasformer.models.base import Model
+from kerasformer.models.base import UNPUBLISHED, Model
 
 
 def families() -> dict[str, type[Model]]:
@@ -21,7 +21,7 @@ def backbone_class(model_type: str) -> type[Model]:
     Raises:
         InputError: none does.
     """
-    known = families()
+    known, model_type = families(), model_type.removesuffix(UNPUBLISHED)
     if model_type not in known:
         raise InputError(
             f"expected a model_type among {', '.join(known)}, got {model_type!r}; use a model of these families"

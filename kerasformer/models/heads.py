@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import keras
 from keras import KerasTensor, ops
@@ -11,12 +11,51 @@ from keras import KerasTensor, ops
 from kerasformer.errors import InputError
 from kerasformer.layers.dropout import Dropout
 from kerasformer.models import weights
-from kerasformer.models.base import Model, load, read_config, without_head, write_checkpoint
+from kerasformer.models.base import CONFIG_FILE, Model, load, read_config, without_head, write_checkpoint
 from kerasformer.models.families import backbone_class
-from kerasformer.text.wordpiece import WordPiece
+from kerasformer.text.tokenizer import Tokenizer
 
 
-class Classifier(keras.Model):
+class Head(keras.Model):
+    """What the tasks share: a backbone, the tokenizer that it was trained with, and a folder to read or write.
+
+    Args:
+        backbone: of any family that has the task.
+        tokenizer: turns texts into the backbone's inputs; without it the model takes ids alone.
+    """
+
+    task: ClassVar[str]  # names the head in the families' tables
+
+    def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
+        super().__init__(dtype=backbone.dtype_policy, **kwargs)
+        if self.task not in backbone.architectures:
+            raise InputError(
+                f"expected a model with the task {self.task}, got a {type(backbone).__name__}, which has "
+                f"{', '.join(backbone.architectures)}; use a model of another family"
+            )
+        self.backbone, self.tokenizer = backbone, tokenizer
+        if tokenizer is not None:
+            tokenizer.max_positions = backbone.config.max_length
+            tokenizer.max_length = min(tokenizer.max_length or tokenizer.max_positions, tokenizer.max_positions)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What the model takes, each [B, T]."""
+        return self.backbone.input_names
+
+    def _write(self, folder: str | os.PathLike, values: dict, head: keras.layers.Layer | None = None) -> None:
+        """Writes a folder that `transformers` and `from_pretrained` load; `values` are the task's in config.json."""
+        folder, backbone = Path(folder), self.backbone
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.tokenizer is not None:
+            self.tokenizer.save(folder)
+            values = {"pad_token_id": self.tokenizer.pad_id, **values}
+        rows = backbone.table.rows_for(backbone.config.num_layers, self.task)
+        values = backbone.config.to_hf() | {"architectures": [backbone.architectures[self.task]]} | values
+        write_checkpoint(folder, weights.collect(weights.by_path(backbone, head), rows), values)
+
+
+class Classifier(Head):
     """Assigns one of `labels` to a text or a pair of texts: a dense layer on the backbone's pooled vector.
 
     Args:
@@ -27,26 +66,27 @@ class Classifier(keras.Model):
         dropout: share of the pooled vector dropped in training; the backbone's by default.
     """
 
+    task = "Classifier"
+
     def __init__(
         self,
         backbone: Model,
         labels: Sequence[str],
-        tokenizer: WordPiece | None = None,
+        tokenizer: Tokenizer | None = None,
         *,
         text_pair: bool = False,
         dropout: float | None = None,
         **kwargs,
     ):
-        super().__init__(dtype=backbone.dtype_policy, **kwargs)
-        self.labels = check_labels(labels)
-        self.backbone, self.tokenizer, self.text_pair = backbone, tokenizer, text_pair
-        if tokenizer is not None:
-            tokenizer.max_positions = backbone.config.max_length
-            tokenizer.max_length = min(tokenizer.max_length or tokenizer.max_positions, tokenizer.max_positions)
+        super().__init__(backbone, tokenizer, **kwargs)
+        self.labels, self.text_pair = check_labels(labels), text_pair
         self.dropout = Dropout(backbone.config.dropout if dropout is None else dropout, name="dropout")
         initializer = keras.initializers.TruncatedNormal(stddev=backbone.config.initializer_range)
+        has_bias = any(row.path == "head/bias" for row in backbone.table.heads[self.task])
         # The logits are float32 whatever the policy: the loss and the served probabilities depend on them.
-        self.head = keras.layers.Dense(len(self.labels), kernel_initializer=initializer, dtype="float32", name="head")
+        self.head = keras.layers.Dense(
+            len(self.labels), use_bias=has_bias, kernel_initializer=initializer, dtype="float32", name="head"
+        )
         self.head.build((None, backbone.config.dim))
         self.built = True
 
@@ -85,48 +125,89 @@ class Classifier(keras.Model):
         Raises:
             InputError: a missing, truncated or foreign file, or no labels where the checkpoint has none.
         """
-        folder = Path(folder)
-        values = read_config(folder)
-        backbone_type = backbone_class(values["model_type"])
-        tensors = weights.read_tensors(folder, backbone_type.table)
-        bare = without_head(backbone_type.table, tensors)
+        folder, values, tensors, backbone, tokenizer = _read(folder, dtype)
+        bare = without_head(backbone.table, tensors)
         trained = _labels_of(values) if len(bare) < len(tensors) else None
         if labels is None and trained is None:
             raise InputError(
                 f"expected labels, as {folder} has no classifier that names them, got none; pass labels=[...]"
             )
-        tokenizer = backbone_type.tokenizer_class.from_folder(folder)
-        config = backbone_type.config_class.from_hf(values)
-        if tokenizer.vocab_size > config.vocab_size:
-            raise InputError(
-                f"expected a tokenizer of at most {config.vocab_size} tokens, as {folder / 'config.json'} says, "
-                f"got {tokenizer.vocab_size}; use the tokenizer that the model was trained with"
-            )
-        backbone, text_pair = backbone_type(config, dtype=dtype), bool(values.get("text_pair"))
+        text_pair = bool(values.get("text_pair"))
         model = cls(backbone, labels or trained, tokenizer, text_pair=text_pair, dropout=dropout)
         if model.labels == trained:
-            load(model.backbone, tensors, folder, "Classifier", model.head)
+            load(model.backbone, tensors, folder, cls.task, model.head)
         else:
             load(model.backbone, bare, folder)
         return model
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Writes a folder that `transformers` and `from_pretrained` load: weights, labels and tokenizer."""
-        folder, backbone = Path(folder), self.backbone
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.tokenizer is not None:
-            self.tokenizer.save(folder)
-        rows = backbone.table.rows_for(backbone.config.num_layers, "Classifier")
         values = {
-            "architectures": [backbone.architectures["Classifier"]],
             "id2label": {str(i): label for i, label in enumerate(self.labels)},
             "label2id": {label: i for i, label in enumerate(self.labels)},
             "problem_type": "single_label_classification",
             "text_pair": self.text_pair,
         }
-        write_checkpoint(
-            folder, weights.collect(weights.by_path(backbone, self.head), rows), backbone.config.to_hf() | values
+        self._write(folder, values, self.head)
+
+
+class CausalLM(Head):
+    """Predicts the next token of a text: the product of each hidden state with the embeddings of all tokens.
+
+    Args:
+        backbone: causal, with `extend`, `empty_caches` and `logits`.
+        tokenizer: turns texts into ids and back; without it the model takes ids alone.
+    """
+
+    task = "CausalLM"
+
+    def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
+        super().__init__(backbone, tokenizer, **kwargs)
+        self.built = True
+
+    def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
+        """Token ids, and what else the backbone takes, [B, T] -> logits [B, T, V]."""
+        return self.backbone.logits(self.backbone(inputs, training=training)["hidden_states"])
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, *, dtype: str | None = None) -> Self:
+        """Reads a Hugging Face folder: backbone and tokenizer.
+
+        Args:
+            dtype: a Keras dtype policy, such as "float32" or "mixed_bfloat16"; the global one by default.
+
+        Raises:
+            InputError: a missing, truncated or foreign file, or a model that predicts no next token.
+        """
+        folder, _, tensors, backbone, tokenizer = _read(folder, dtype)
+        model = cls(backbone, tokenizer)
+        load(model.backbone, without_head(backbone.table, tensors), folder)
+        return model
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Writes a folder that `transformers` and `from_pretrained` load: weights and tokenizer."""
+        end = (
+            {}
+            if self.tokenizer is None
+            else {"bos_token_id": self.tokenizer.eot_id, "eos_token_id": self.tokenizer.eot_id}
         )
+        self._write(folder, end)
+
+
+def _read(folder: str | os.PathLike, dtype: str | None) -> tuple[Path, dict, dict, Model, Tokenizer]:
+    """The folder, its config.json and tensors, and a backbone with fresh weights and the tokenizer to go with them."""
+    folder = Path(folder)
+    values = read_config(folder)
+    backbone_type = backbone_class(values["model_type"])
+    tensors = weights.read_tensors(folder, backbone_type.table)
+    tokenizer = backbone_type.tokenizer_class.from_folder(folder)
+    config = backbone_type.config_class.from_hf(values)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise InputError(
+            f"expected a tokenizer of at most {config.vocab_size} tokens, as {folder / CONFIG_FILE} says, "
+            f"got {tokenizer.vocab_size}; use the tokenizer that the model was trained with"
+        )
+    return folder, values, tensors, backbone_type(config, dtype=dtype), tokenizer
 
 
 def check_labels(labels: Sequence[str]) -> list[str]:
