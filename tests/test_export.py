@@ -15,7 +15,8 @@ from kerasformer.data.encoding import unlabelled
 from kerasformer.errors import InputError
 from kerasformer.serving import warmup
 from kerasformer.serving.check import inspect
-from kerasformer.serving.export import Served, next_version
+from kerasformer.serving.classifier import ServedClassifier
+from kerasformer.serving.export import next_version
 from kerasformer.serving.ops import SERVERS, TEXT_OPS
 from kerasformer.serving.session import load
 
@@ -223,15 +224,15 @@ def test_the_next_version(tmp_path, names, expected):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("step", ["kerasformer.serving.export.Served.save", "kerasformer.serving.warmup.write"])
+@pytest.mark.parametrize("step", ["kerasformer.serving.classifier.ServedClassifier.save", "kerasformer.serving.warmup.write"])
 def test_an_export_that_is_broken_off_leaves_nothing(model, tmp_path, monkeypatch, error, step):
-    def save(served: Served, folder: Path) -> None:
+    def save(served: ServedClassifier, folder: Path) -> None:
         (folder / "saved_model.pb").write_bytes(b"half of")
 
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(Served, "save", save)
+    monkeypatch.setattr(ServedClassifier, "save", save)
     monkeypatch.setattr(step, fail)
     (tmp_path / "1").mkdir()
     with pytest.raises(error):

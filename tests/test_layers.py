@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 
 from kerasformer.layers.activations import ACTIVATIONS, gelu
-from kerasformer.layers.attention import SelfAttention
+from kerasformer.layers.attention import Cache, SelfAttention
 from kerasformer.layers.block import Block
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.embedding import TokenAndPositionEmbedding
@@ -72,15 +72,24 @@ def test_attention_equals_numpy(is_causal):
     np.testing.assert_allclose(ours, attention(x, weights_of(layer), seen == 1), **TOLERANCE)
 
 
-def test_attention_with_a_cache_equals_attention_at_once():
-    layer, x = randomized(SelfAttention(N, is_causal=True), B, T, D), numbers(B, T, D)
-    prompt, cache = layer(x[:, :2], cache=(np.zeros((B, N, 0, D // N)),) * 2)
+@pytest.mark.parametrize("window", [0, 1, 3])
+@pytest.mark.parametrize("room", [T, T + 4])
+def test_attention_with_a_cache_equals_attention_at_once(window, room):
+    layer, x = randomized(SelfAttention(N, is_causal=True, window=window), B, T, D), numbers(B, T, D)
+    empty = np.zeros((B, N, room, D // N), np.float32)
+    prompt, cache = layer(x[:, :2], cache=Cache(empty, empty))
     parts = [prompt]
     for t in range(2, T):
-        step, cache = layer(x[:, t : t + 1], cache=cache)
+        step, cache = layer(x[:, t : t + 1], cache=cache, start=np.int32(t))
         parts.append(step)
     np.testing.assert_allclose(np.concatenate(parts, axis=1), layer(x), **TOLERANCE)
-    assert tuple(cache[0].shape) == (B, N, T, D // N)
+    assert tuple(cache.keys.shape) == (B, N, room, D // N)
+
+
+def test_a_window_bounds_what_a_position_sees():
+    layer, x = randomized(SelfAttention(N, is_causal=True, window=2), B, T, D), numbers(B, T, D)
+    seen = np.broadcast_to(np.tri(T) - np.tri(T, k=-2), (B, T, T)) == 1
+    np.testing.assert_allclose(layer(x), attention(x, weights_of(layer), seen), **TOLERANCE)
 
 
 def test_hidden_keys_do_not_matter():
@@ -98,8 +107,9 @@ def test_a_row_of_padding_alone_stays_finite():
     assert np.isfinite(layer(numbers(B, T, D), attention_bias=padding_bias(np.zeros((B, T)), "float32"))).all()
 
 
-def test_causal_bias_counts_the_cache():
-    np.testing.assert_array_equal(causal_bias(2, "float32", 1)[0, 0] < 0, [[False, False, True], [False, False, False]])
+def test_causal_bias_counts_what_is_in_the_cache():
+    hidden = causal_bias(2, 3, "float32", start=1)[0, 0] < 0
+    np.testing.assert_array_equal(hidden, [[False, False, True], [False, False, False]])
 
 
 def test_heads_must_divide_the_width():
