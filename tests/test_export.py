@@ -224,7 +224,9 @@ def test_the_next_version(tmp_path, names, expected):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("step", ["kerasformer.serving.classifier.ServedClassifier.save", "kerasformer.serving.warmup.write"])
+@pytest.mark.parametrize(
+    "step", ["kerasformer.serving.classifier.ServedClassifier.save", "kerasformer.serving.warmup.write"]
+)
 def test_an_export_that_is_broken_off_leaves_nothing(model, tmp_path, monkeypatch, error, step):
     def save(served: ServedClassifier, folder: Path) -> None:
         (folder / "saved_model.pb").write_bytes(b"half of")

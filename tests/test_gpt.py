@@ -52,7 +52,12 @@ def test_the_shape_of_124m_equals_transformers():
 
 def test_a_classifier_reads_the_last_real_token_as_transformers_does(golden, tmp_path):
     model = Classifier(GPT.from_pretrained(TINY), ["a", "b", "c"])
-    weights.apply({"head/kernel": model.head.kernel}, model.backbone.table.heads["Classifier"], {"score.weight": golden["score"]}, "")
+    weights.apply(
+        {"head/kernel": model.head.kernel},
+        model.backbone.table.heads["Classifier"],
+        {"score.weight": golden["score"]},
+        "",
+    )
     np.testing.assert_allclose(model(inputs_of(golden)), golden["classes"], **TOLERANCE)
 
 
@@ -75,9 +80,7 @@ def test_reading_in_parts_equals_reading_at_once(golden):
     places = np.broadcast_to(np.arange(length), (batch, length))
     caches, visible, parts = model.empty_caches(batch, length), np.ones((batch, length), np.int32), []
     for start, end in ((0, 5), (5, 6), (6, 9), (9, length)):
-        hidden, caches = model.extend(
-            ids[:, start:end], caches, start, positions=places[:, start:end], visible=visible
-        )
+        hidden, caches = model.extend(ids[:, start:end], caches, start, positions=places[:, start:end], visible=visible)
         parts.append(hidden)
     at_once = model({"token_ids": ids})["hidden_states"]
     np.testing.assert_allclose(np.concatenate(parts, axis=1), at_once, **TOLERANCE)

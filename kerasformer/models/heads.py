@@ -50,9 +50,8 @@ class Head(keras.Model):
         if self.tokenizer is not None:
             self.tokenizer.save(folder)
             values = {"pad_token_id": self.tokenizer.pad_id, **values}
-        rows = backbone.table.rows_for(backbone.config.num_layers, self.task)
         values = backbone.config.to_hf() | {"architectures": [backbone.architectures[self.task]]} | values
-        write_checkpoint(folder, weights.collect(weights.by_path(backbone, head), rows), values)
+        write_checkpoint(folder, weights.collect(weights.by_path(backbone, head), backbone.rows(self.task)), values)
 
 
 class Classifier(Head):

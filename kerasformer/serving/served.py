@@ -25,7 +25,8 @@ class Served(ABC):
     def __init__(self, model: Head, copy: Head):
         if model.tokenizer is None:
             raise InputError(
-                f"expected a model with a tokenizer, got one without; load it with {type(model).__name__}.from_pretrained"
+                "expected a model with a tokenizer, got one without; "
+                f"load it with {type(model).__name__}.from_pretrained"
             )
         self.model = copy
         copy.set_weights(model.get_weights())
