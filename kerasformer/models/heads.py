@@ -13,7 +13,7 @@ from kerasformer.layers.dropout import Dropout
 from kerasformer.models import weights
 from kerasformer.models.base import Model, load, read_config, without_head, write_checkpoint
 from kerasformer.models.families import backbone_class
-from kerasformer.text.wordpiece import WordPiece
+from kerasformer.text.tokenizer import Tokenizer
 
 
 class Classifier(keras.Model):
@@ -31,7 +31,7 @@ class Classifier(keras.Model):
         self,
         backbone: Model,
         labels: Sequence[str],
-        tokenizer: WordPiece | None = None,
+        tokenizer: Tokenizer | None = None,
         *,
         text_pair: bool = False,
         dropout: float | None = None,
