@@ -103,14 +103,11 @@ def write_columns(cache: KerasTensor, columns: KerasTensor, start: int | KerasTe
 
     `keras.ops.slice_update` would do, were it not an operation of XLA alone on TensorFlow, which no server runs.
     """
-    batch, heads, length, _ = ops.shape(columns)
+    batch, heads, length, size = ops.shape(columns)
     room = ops.shape(cache)[2]
     if isinstance(start, int) and start == 0:  # the prompt: nothing stands in the cache yet
         return ops.pad(columns, ((0, 0), (0, 0), (0, room - length), (0, 0)))
-    rows = [
-        ops.arange(batch)[:, None, None],
-        ops.arange(heads)[None, :, None],
-        (ops.arange(length) + start)[None, None, :],
-    ]
-    index = ops.stack([ops.broadcast_to(row, (batch, heads, length)) for row in rows], axis=-1)
-    return ops.scatter_update(cache, index, columns)
+    places = ops.arange(batch * heads)[:, None] * room + ops.arange(length) + start  # [B * N, T], of a row for each
+    rows = ops.reshape(cache, (-1, size))
+    rows = ops.scatter_update(rows, ops.reshape(places, (-1, 1)), ops.reshape(columns, (-1, size)))
+    return ops.reshape(rows, (batch, heads, room, size))
