@@ -3,7 +3,10 @@
 Tolerance 1e-5: float32 keeps seven digits, and no sum here has more than a few dozen terms.
 """
 
+import importlib.util
 import math
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -17,6 +20,7 @@ from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.embedding import TokenAndPositionEmbedding
 from kerasformer.layers.masks import causal_bias, padding_bias
 from kerasformer.layers.mlp import MLP
+from kerasformer.layers.norm import LayerNorm
 from kerasformer.layers.residual import Residual
 
 B, T, D, N = 2, 5, 8, 2
@@ -124,6 +128,26 @@ def test_mlp_equals_numpy():
     np.testing.assert_allclose(layer(x), hidden @ w["down/kernel"] + w["down/bias"], **TOLERANCE)
 
 
+def slopes(function, x: np.ndarray, h: float = 1e-5) -> np.ndarray:
+    """The gradient of a scalar function by central differences, in float64."""
+    changes = h * np.eye(x.size).reshape(-1, *x.shape)
+    return np.reshape([(function(x + change) - function(x - change)) / (2 * h) for change in changes], x.shape)
+
+
+def test_the_written_gradient_of_a_norm_is_its_derivative():
+    tf = pytest.importorskip("tensorflow")
+    layer, x, weights = randomized(LayerNorm(epsilon=1e-12), B, T, D), numbers(B, T, D), numbers(B, T, D)
+    gamma, beta = weights_of(layer).values()
+    with tf.GradientTape() as tape:
+        tensor = tf.constant(x, tf.float32)
+        tape.watch(tensor)
+        loss = tf.reduce_sum(layer(tensor) * weights)
+    dx, dgamma, dbeta = tape.gradient(loss, [tensor, layer.gamma.value, layer.beta.value])
+    np.testing.assert_allclose(dx, slopes(lambda x: (normalised(x, gamma, beta) * weights).sum(), x), **TOLERANCE)
+    np.testing.assert_allclose(dgamma, slopes(lambda g: (normalised(x, g, beta) * weights).sum(), gamma), **TOLERANCE)
+    np.testing.assert_allclose(dbeta, slopes(lambda b: (normalised(x, gamma, b) * weights).sum(), beta), **TOLERANCE)
+
+
 @pytest.mark.parametrize("prenorm", [False, True])
 def test_residual_equals_numpy(prenorm):
     layer, x, update = randomized(Residual(prenorm=prenorm), B, T, D), numbers(B, T, D), numbers(B, T, D)
@@ -187,6 +211,28 @@ def test_the_written_gradient_of_gelu_is_its_derivative():
         y = gelu(tensor) * 3.0
     slope = 3 * (exact_gelu(x + h) - exact_gelu(x - h)) / (2 * h)
     np.testing.assert_allclose(tape.gradient(y, tensor), slope, **TOLERANCE)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="the jax extra is not installed")
+def test_the_written_gradients_are_derivatives_under_jax_too():
+    program = """
+import jax, keras, numpy as np
+from kerasformer.layers.activations import gelu
+from kerasformer.layers.norm import normalise
+rng = np.random.default_rng(0)
+x, gamma, beta, weights = (rng.normal(size=s).astype("float32") for s in [(6, 8), 8, 8, (6, 8)])
+def plain(x, gamma, beta):
+    centred = x - x.mean(-1, keepdims=True)
+    return (centred / (x.var(-1, keepdims=True) + 1e-6) ** 0.5 * gamma + beta) * weights
+derived = jax.grad(lambda *parts: plain(*parts).sum(), (0, 1, 2))(x, gamma, beta)
+written = jax.grad(lambda *parts: (normalise(*parts, np.float32(1e-6)) * weights).sum(), (0, 1, 2))(x, gamma, beta)
+for ours, theirs in zip(written, derived, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+derived = jax.grad(lambda x: (jax.nn.gelu(x, approximate=False) * weights).sum())(x)
+np.testing.assert_allclose(jax.grad(lambda x: (gelu(x) * weights).sum())(x), derived, rtol=1e-4, atol=1e-4)
+"""
+    environment = {"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("last", [500, 501, 502, 503])
