@@ -122,15 +122,37 @@ def predict(arguments: list[str]) -> None:
 def export(arguments: list[str]) -> None:
     """Write the next version of a model for TF Serving: `kerasformer export runs/news saved_models/news`."""
 
-    def options(run: tyro.conf.Positional[Path], folder: tyro.conf.Positional[Path]) -> tuple[Path, Path]:
-        return run, folder
+    def options(
+        run: tyro.conf.Positional[Path],
+        folder: tyro.conf.Positional[Path],
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+    ) -> tuple[Path, Path, dict]:
+        """Write the next version of a model for TF Serving: `kerasformer export runs/news saved_models/news`.
 
-    run, folder = parse(options, arguments, "export", export.__doc__)
+        Args:
+            run: A run, or a model's folder.
+            folder: Holds the versions; the next one is made in it.
+            max_new_tokens: Of a language model: the most that a request can get (128, or half of its positions).
+            temperature: Of a language model: what serving_default draws with (0, the best token each time).
+            top_k: Of a language model: serving_default draws among the k best tokens (0, among all).
+            top_p: Of a language model: serving_default draws among the best that have this probability (1, all).
+            repetition_penalty: Of a language model: above 1 it repeats less (1).
+            seed: Of a language model: of serving_default's draws (0).
+        """
+        settings = {name: value for name, value in locals().items() if name not in ("run", "folder")}
+        return run, folder, {name: value for name, value in settings.items() if value is not None}
+
+    run, folder, settings = parse(options, arguments, "export", export.__doc__)
     _import_tensorflow()
+    from kerasformer.models.heads import from_folder
     from kerasformer.serving.export import export as write
-    from kerasformer.training.tasks import Classifier
 
-    print(write(Classifier.from_pretrained(_model_of(run), dtype="float32"), folder))
+    print(write(from_folder(_model_of(run), dtype="float32"), folder, **settings))
 
 
 def check(arguments: list[str]) -> int:

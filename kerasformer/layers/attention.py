@@ -90,12 +90,17 @@ class SelfAttention(keras.layers.Layer):
         if self.is_causal:
             keys = ops.shape(key)[2]
             scores = scores + causal_bias(length, keys, scores.dtype, start=start, window=self.window)
-        # In float32 whatever the policy: bfloat16 cannot add up many small weights.
-        weights = ops.cast(ops.softmax(ops.cast(scores, "float32")), value.dtype)
+        weights = ops.cast(attention_weights(scores), value.dtype)
         weights = self.dropout(weights, training=training)
         attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # [B, T, N, H]
         output = self.output_projection(ops.reshape(attended, (batch, length, dim)))
         return output if cache is None else (output, cache)
+
+
+def attention_weights(scores: KerasTensor) -> KerasTensor:
+    """Softmax over the last axis, in float32 whatever the dtype: bfloat16 cannot add up many small weights."""
+    scores = ops.cast(scores, "float32")
+    return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)  # of one, Keras's warns
 
 
 def write_columns(cache: KerasTensor, columns: KerasTensor, start: int | KerasTensor) -> KerasTensor:

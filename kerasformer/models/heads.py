@@ -209,6 +209,24 @@ def _read(folder: str | os.PathLike, dtype: str | None) -> tuple[Path, dict, dic
     return folder, values, tensors, backbone_type(config, dtype=dtype), tokenizer
 
 
+def from_folder(folder: str | os.PathLike, *, dtype: str | None = None) -> Classifier | CausalLM:
+    """The model of a Hugging Face folder, with the head that its config.json names.
+
+    Raises:
+        InputError: as `from_pretrained`, or a folder that names no task of its family.
+    """
+    values = read_config(Path(folder))
+    family, named = backbone_class(values["model_type"]), values.get("architectures") or []
+    for head in (Classifier, CausalLM):
+        if family.architectures.get(head.task) in named:
+            return head.from_pretrained(folder, dtype=dtype)
+    known = [family.architectures[head.task] for head in (Classifier, CausalLM) if head.task in family.architectures]
+    raise InputError(
+        f"expected architectures with {' or '.join(known)} in {Path(folder) / CONFIG_FILE}, got {named}; "
+        "train a task on it first"
+    )
+
+
 def check_labels(labels: Sequence[str]) -> list[str]:
     """The labels as a list.
 

@@ -9,23 +9,24 @@ import tensorflow as tf
 
 from kerasformer.errors import InputError
 from kerasformer.files import new_folder, write_json
-from kerasformer.models.heads import Classifier, Head
+from kerasformer.models.heads import CausalLM, Classifier, Head
 from kerasformer.serving import warmup
 from kerasformer.serving.classifier import ServedClassifier
+from kerasformer.serving.generator import ServedGenerator
 from kerasformer.serving.served import Served
 
 MANIFEST_FILE = "kerasformer.json"
-SERVED: dict[type[Head], type[Served]] = {Classifier: ServedClassifier}
+SERVED: dict[type[Head], type[Served]] = {Classifier: ServedClassifier, CausalLM: ServedGenerator}
 
 
 def export(model: Head, folder: str | os.PathLike, **options) -> Path:
     """Writes the next version of a model for TF Serving and returns its folder, `<folder>/<version>`.
 
-    Its signatures are those of the task: see ServedClassifier. All compute in float32. The
+    Its signatures are those of the task: see ServedClassifier and ServedGenerator. All compute in float32. The
     version appears whole or not at all, so a server may watch the folder.
 
     Args:
-        options: of the task.
+        options: of the task; a classifier has none.
 
     Raises:
         InputError: the model has no tokenizer, or the folder cannot be one of versions.
@@ -33,7 +34,13 @@ def export(model: Head, folder: str | os.PathLike, **options) -> Path:
     folder = Path(folder).absolute()
     if files := [path for path in (folder, *folder.parents) if path.is_file()]:
         raise InputError(f"expected a folder for the versions of a model, got the file {files[0]}; name another")
-    served = next(kind for head, kind in SERVED.items() if isinstance(model, head))(model, **options)
+    kind = next(kind for head, kind in SERVED.items() if isinstance(model, head))
+    if foreign := sorted(options.keys() - kind.options):
+        raise InputError(
+            f"expected options of {kind.task}, {' and '.join(sorted(kind.options)) or 'which has none'}, "
+            f"got {', '.join(foreign)}; leave {'it' if len(foreign) == 1 else 'them'} out"
+        )
+    served = kind(model, **options)
     version = folder / str(next_version(folder))
     with new_folder(version) as temporary:
         served.save(temporary)

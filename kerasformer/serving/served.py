@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
 from kerasformer.errors import InputError
+from kerasformer.models.base import Model
 from kerasformer.models.heads import Head
 
 Requests = list[tuple[str, dict[str, np.ndarray]]]  # of a signature, its inputs by name
@@ -20,7 +22,8 @@ class Served(ABC):
         copy: the same weights in a model that computes in float32, without what training added to it.
     """
 
-    task: str
+    task: ClassVar[str]
+    options: ClassVar[frozenset[str]] = frozenset()  # that its constructor takes
 
     def __init__(self, model: Head, copy: Head):
         if model.tokenizer is None:
@@ -54,6 +57,6 @@ class Served(ABC):
         tf.saved_model.save(self.state, str(folder), signatures=self.signatures())
 
 
-def backbone_in_float32(model: Head) -> Head:
+def backbone_in_float32(model: Head) -> Model:
     """A backbone of the same shape that computes in float32."""
     return type(model.backbone)(model.backbone.config, dtype="float32")
