@@ -15,7 +15,7 @@ import tyro
 
 from kerasformer.config import Recipe
 from kerasformer.errors import InputError
-from kerasformer.flags import nearest, parse
+from kerasformer.flags import nearest, parse, plain
 
 HELP = ("-h", "--help")
 # Packages that only some commands need: the extra that brings each.
@@ -198,7 +198,7 @@ def tokenizer(arguments: list[str]) -> None:
         return kind, files, output, vocab_size, lowercase
 
     kind, files, output, vocab_size, lowercase = parse(options, arguments, "tokenizer", tokenizer.__doc__)
-    given = {_plain(word).removeprefix("no-") for word in arguments}
+    given = {plain(word).removeprefix("no-") for word in arguments}
     for flag, kinds in {"vocab-size": ("wordpiece", "bpe"), "lowercase": ("wordpiece",)}.items():
         if flag in given and kind not in kinds:
             raise InputError(f"expected no --{flag} for {kind}, got one; it is for {' and '.join(kinds)}: leave it out")
