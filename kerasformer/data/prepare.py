@@ -117,15 +117,11 @@ def _count(pieces: list[Piece], tokens: int) -> Counts:
 
 
 def _check(totals: Mapping[str, Counts], texts: Texts) -> None:
-    """Refuses a corpus without text to train on, or without any to hold out where some was to be."""
-    read = sum(counts.documents for counts in totals.values())
+    """Refuses a corpus without text to train on, or without any in the files that were to be held out."""
     if TRAIN not in totals:
         raise InputError("expected text to train on, found none that is not blank or held out; add some")
-    if VALIDATION not in totals and (texts.validation_files or texts.validation):
-        raise InputError(
-            f"expected text to hold out for validation, a share of {texts.validation:g}, found none in {read} "
-            "documents; name files with --validation-files, raise --validation, or set it to 0"
-        )
+    if VALIDATION not in totals and texts.validation_files:
+        raise InputError("expected text in the files to validate on, found none that is not blank; name others")
 
 
 class _Speed:
