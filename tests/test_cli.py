@@ -112,7 +112,7 @@ def each(*rows: tuple[str, str]):
     ("tokenizer", "expected {wordpiece} kind, …--output PATH, got none"),
     ("prepare notes.txt", "expected --tokenizer PATH, --output PATH, got none…kerasformer prepare --help"),
     ("prepare --documents words", "expected --documents as one of 'files', 'lines', got 'words'"),
-    ("prepare --validation some", "expected --validation as a number (float), got 'some'"),
+    ("prepare --tokenizer bpe --output out --validation some", "expected --validation as a number (float), got 'some'"),
     ("tokenizer unigram notes.txt --output out", "expected kind as one of 'wordpiece', got 'unigram'"),
 )
 def test_a_command_that_cannot_be_read_is_refused(assert_refused, command, said):
