@@ -17,6 +17,7 @@ from kerasformer.files import write_json
 from kerasformer.text.bpe import ALPHABET, BPE, EOT_TOKEN
 
 TOKENIZER = BPE([*ALPHABET, "Ġt", EOT_TOKEN], [("Ġ", "t")])
+COUNTS = ("tokens", "documents", "characters", "bytes")
 TEXT = "the cat sat on the mat. " * 20  # 480 characters
 
 
@@ -82,6 +83,10 @@ def flip(path: Path) -> None:
         ),
         (lambda out: alter(out / "index.json", dtype="float32"), "as prepared, got dtype float32 for 258 tokens"),
         (lambda out: alter(out / "index.json", splits={"train": {"shards": [], "tokens": 7}}), "got no 'documents'"),
+        (
+            lambda out: alter(out / "index.json", splits={"train": dict.fromkeys(COUNTS, 0) | {"shards": []}}),
+            "out/index.json: expected an index as prepared, got 0 tokens in shards of []; prepare the text again",
+        ),
         (lambda out: alter(out / "index.json", splits=[]), "out/index.json: expected an index as prepared"),
         (
             lambda out: (out / "train-00001.bin").unlink(),

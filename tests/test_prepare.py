@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from kerasformer.data import documents, reading
 from kerasformer.data.corpus import read_corpus
 from kerasformer.data.documents import Texts
-from kerasformer.data.prepare import load, prepare
+from kerasformer.data.prepare import _Speed, load, prepare
 from kerasformer.errors import InputError
 from kerasformer.text.bpe import ALPHABET, BPE
 
@@ -173,6 +175,10 @@ def test_the_draw_of_documents_depends_on_the_seed_alone():
     assert held_out(500, seed=1) != found
 
 
+def test_a_share_too_small_to_write_down_is_none():
+    assert held_out(3, share=1e-12) == []
+
+
 def test_files_can_be_held_out_by_name():
     for name in ("a", "b", "c"):
         write(Path(f"books/{name}.txt"), f"the {name}")
@@ -319,6 +325,25 @@ def test_nothing_is_left_of_what_is_interrupted():
     with pytest.raises(KeyboardInterrupt):
         prepare(Texts(["a.txt"]), "out", tokenizer=Stopping(TOKENIZER.vocab, TOKENIZER.merges))
     assert sorted(Path().iterdir()) == [Path("a.txt")]
+
+
+# Progress
+
+
+def test_a_line_now_and_then_tells_how_far_it_is(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr("kerasformer.data.prepare._Speed", partial(_Speed, every=0.0))
+    prepare(Texts([write(Path("a.txt"), "the cat")], validation=0), "out", tokenizer=TOKENIZER)
+    said, result = caplog.messages
+    assert re.fullmatch(r"6 tokens in 1 document, \d+\.\d MB/s", said)
+    assert result == "train: 6 tokens in 1 document, 1.17 bytes a token"
+
+
+def test_a_terminal_shows_it_in_place(monkeypatch, caplog, capsys):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    prepare(Texts([write(Path("a.txt"), "the cat")], validation=0), "out", tokenizer=TOKENIZER)
+    assert "6 tokens in 1 document, " in capsys.readouterr().err
+    assert caplog.messages == []
 
 
 # From the command line

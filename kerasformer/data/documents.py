@@ -89,6 +89,7 @@ class Texts:
         Raises:
             InputError: a file that cannot be read, is empty or of an unknown kind, or lacks a usable text.
         """
+        share = _exactly(self.validation)
         held_out = find_files(self.validation_files)
         kept_back = {path.resolve() for path in held_out}
         files = [path for path in find_files(self.files) if path.resolve() not in kept_back]
@@ -97,12 +98,12 @@ class Texts:
         if held_out:
             yield from self._drawn(files, repeat(False))
             yield from self._drawn(held_out, repeat(True))
-        elif self.validation and len(files) == 1 and kind_of(files[0]) == ".txt" and self.documents == "files":
+        elif share and len(files) == 1 and kind_of(files[0]) == ".txt" and self.documents == "files":
             yield from self._of_one(files[0])
-        elif self.validation:
+        elif share:
             if self.documents == "files" and all(kind_of(path) == ".txt" for path in files):
                 self._check_number(len(files))
-            number = yield from self._drawn(files, _draws(_exactly(self.validation), self.seed))
+            number = yield from self._drawn(files, _draws(share, self.seed))
             self._check_number(number)
         else:
             yield from self._drawn(files, repeat(False))
@@ -197,7 +198,7 @@ def find_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
 
 def _exactly(share: float) -> Fraction:
     """The fraction that was meant: 1/10 by 0.1, which as a float is a little more."""
-    return Fraction(share).limit_denominator(10**6)
+    return Fraction(share).limit_denominator(10**9)
 
 
 def _draws(share: Fraction, seed: int) -> Iterator[bool]:

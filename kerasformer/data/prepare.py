@@ -73,7 +73,7 @@ def load(texts: Texts, *, tokenizer: BPE) -> Corpus:
         totals[split] += counts
     _check(totals, texts)
     splits = {split: Split([np.concatenate(arrays)], totals[split]) for split, arrays in parts.items()}
-    return Corpus(", ".join(map(str, texts.files)), splits, tokenizer.vocab_size, lambda: tokenizer)
+    return Corpus(f"{', '.join(map(str, texts.files)):.200}", splits, tokenizer.vocab_size, lambda: tokenizer)
 
 
 def tokenized(pieces: Iterable[Piece], tokenizer: BPE) -> Iterator[tuple[str, np.ndarray, Counts]]:
@@ -90,8 +90,11 @@ def tokenized(pieces: Iterable[Piece], tokenizer: BPE) -> Iterator[tuple[str, np
 
 def summary(counts: Counts) -> str:
     """One line on a split."""
-    documents = "1 document" if counts.documents == 1 else f"{counts.documents:,} documents"
-    return f"{counts.tokens:,} tokens in {documents}, {counts.bytes / counts.tokens:.2f} bytes a token"
+    return f"{_numbers(counts)}, {counts.bytes / counts.tokens:.2f} bytes a token"
+
+
+def _numbers(counts: Counts) -> str:
+    return f"{counts.tokens:,} tokens in {counts.documents:,} document{'s' * (counts.documents != 1)}"
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
@@ -146,7 +149,7 @@ class _Speed:
         self.total += counts
         now = time.perf_counter()
         speed = self.total.bytes / 1e6 / (now - self.begun)
-        text = f"{self.total.documents:,} documents  {self.total.tokens:,} tokens  {speed:.1f} MB/s"
+        text = f"{_numbers(self.total)}, {speed:.1f} MB/s"
         self.line.update(self.task, description=text)
         if not self.console.is_terminal and now - self.printed > self.every:
             self.printed = now
