@@ -177,10 +177,10 @@ def serve(arguments: list[str]) -> None:
 
 
 def tokenizer(arguments: list[str]) -> None:
-    """Train a vocabulary: `kerasformer tokenizer wordpiece --vocab-size 8000 --output DIR FILES...`."""
+    """Train a vocabulary: `kerasformer tokenizer wordpiece|bpe|char --vocab-size 8000 --output DIR FILES...`."""
 
     def options(
-        kind: tyro.conf.Positional[Literal["wordpiece"]],
+        kind: tyro.conf.Positional[Literal["wordpiece", "bpe", "char"]],
         files: tyro.conf.Positional[tuple[Path, ...]],
         output: Path,
         vocab_size: int = 8000,
@@ -188,12 +188,22 @@ def tokenizer(arguments: list[str]) -> None:
     ) -> tuple:
         return kind, files, output, vocab_size, lowercase
 
-    _, files, output, vocab_size, lowercase = parse(options, arguments, "tokenizer", tokenizer.__doc__)
+    kind, files, output, vocab_size, lowercase = parse(options, arguments, "tokenizer", tokenizer.__doc__)
+    given = {_plain(word).removeprefix("no-") for word in arguments}
+    for flag, kinds in {"vocab-size": ("wordpiece", "bpe"), "lowercase": ("wordpiece",)}.items():
+        if flag in given and kind not in kinds:
+            raise InputError(f"expected no --{flag} for {kind}, got one; it is for {' and '.join(kinds)}: leave it out")
     from kerasformer.files import new_folder
-    from kerasformer.text.vocabulary import train_wordpiece
+    from kerasformer.text import vocabulary
 
+    progress = sys.stderr.isatty()
     with new_folder(output) as folder:
-        trained = train_wordpiece(files, vocab_size=vocab_size, lowercase=lowercase, progress=sys.stderr.isatty())
+        if kind == "wordpiece":
+            trained = vocabulary.train_wordpiece(files, vocab_size=vocab_size, lowercase=lowercase, progress=progress)
+        elif kind == "bpe":
+            trained = vocabulary.train_bpe(files, vocab_size=vocab_size, progress=progress)
+        else:
+            trained = vocabulary.train_char(files)
         trained.save(folder)
     print(output)
 
@@ -211,7 +221,7 @@ def prepare(arguments: list[str]) -> None:
         text_column: str = "text",
         encoding: str = "utf-8",
         seed: int = 0,
-    ) -> tuple[Path, Path, dict]:
+    ) -> tuple[Path, Path, tuple]:
         """Tells of the flags.
 
         Args:
@@ -221,16 +231,14 @@ def prepare(arguments: list[str]) -> None:
             validation_files: files to hold out instead
             seed: of the draw of documents
         """
-        texts = {"documents": documents, "validation": validation, "validation_files": validation_files}
-        columns = {"text_column": text_column, "encoding": encoding}
-        return tokenizer, output, {"files": files, **texts, **columns, "seed": seed}
+        return tokenizer, output, (files, validation, validation_files, documents, text_column, encoding, seed)
 
     tokenizer, output, texts = parse(options, arguments, "prepare", prepare.__doc__)
     from kerasformer.data.documents import Texts
     from kerasformer.data.prepare import prepare as write
     from kerasformer.text.bpe import BPE
 
-    write(Texts(**texts), output, tokenizer=BPE.from_folder(tokenizer))
+    write(Texts(*texts), output, tokenizer=BPE.from_folder(tokenizer))
     print(output)
 
 
