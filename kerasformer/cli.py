@@ -230,7 +230,7 @@ def prepare(arguments: list[str]) -> None:
         text_column: str = "text",
         encoding: str = "utf-8",
         seed: int = 0,
-    ) -> tuple[Path, Path, dict]:
+    ) -> tuple[Path, Path, tuple]:
         """Tells of the flags.
 
         Args:
@@ -240,16 +240,14 @@ def prepare(arguments: list[str]) -> None:
             validation_files: files to hold out instead
             seed: of the draw of documents
         """
-        texts = {"documents": documents, "validation": validation, "validation_files": validation_files}
-        columns = {"text_column": text_column, "encoding": encoding}
-        return tokenizer, output, {"files": files, **texts, **columns, "seed": seed}
+        return tokenizer, output, (files, validation, validation_files, documents, text_column, encoding, seed)
 
     tokenizer, output, texts = parse(options, arguments, "prepare", prepare.__doc__)
     from kerasformer.data.documents import Texts
     from kerasformer.data.prepare import prepare as write
     from kerasformer.text.bpe import BPE
 
-    write(Texts(**texts), output, tokenizer=BPE.from_folder(tokenizer))
+    write(Texts(*texts), output, tokenizer=BPE.from_folder(tokenizer))
     print(output)
 
 
