@@ -5,6 +5,7 @@ from kerasformer.lazy import attach
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = attach(
     {
+        "BPE": "kerasformer.text.bpe",
         "Bert": "kerasformer.models.bert.model",
         "BertConfig": "kerasformer.models.bert.config",
         "Classifier": "kerasformer.training.tasks",

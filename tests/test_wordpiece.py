@@ -7,7 +7,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from kerasformer.errors import InputError
-from kerasformer.text.wordpiece import WordPiece, longest_first
+from kerasformer.text.tokenizer import longest_first
+from kerasformer.text.wordpiece import WordPiece
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCAB = [*SPECIAL, *"abcdé[]", "un", "##aff", "##able", "##b", "cls", "中", "e", "A", "##É"]

@@ -12,7 +12,8 @@ import tensorflow as tf
 from kerasformer.config import Augment
 from kerasformer.data.augment import augment_rows, word_pool
 from kerasformer.errors import InputError
-from kerasformer.text.wordpiece import Encoded
+from kerasformer.text.rows_graph import framed
+from kerasformer.text.tokenizer import Encoded, Tokenizer
 
 # Rows are sorted by length inside pools of this many batches: little padding, and an order that stays random.
 POOL = 50
@@ -37,7 +38,7 @@ class Batches:
     """
 
     encoded: Encoded
-    tokenizer: object
+    tokenizer: Tokenizer
     max_length: int
     batch_size: int
     labels: Sequence[str] | None = None
@@ -133,17 +134,23 @@ class Batches:
         return assemble
 
     def _augmenter(self):
-        """Changes the words between [CLS] and [SEP] of single texts; None where nothing is to change."""
+        """Changes the words of single texts inside their frame; None where nothing is to change."""
         if self.augment is None:
             return None
-        continues_word = tf.constant(self.tokenizer.continues_word)
+        frame, continues_word = self.tokenizer.frame, tf.constant(self.tokenizer.continues_word)
+        special = len(frame.first) + len(frame.last)
+
+        def words_of(rows: tf.RaggedTensor) -> tf.RaggedTensor:
+            words = rows[:, len(frame.first) : -len(frame.last) or None]
+            for token_id in frame.empty:  # stands for no words
+                words = tf.ragged.boolean_mask(words, words != token_id)
+            return words
+
         rows = tf.RaggedTensor.from_row_splits(self.encoded.token_ids, self.encoded.offsets)
-        pool = word_pool(rows[:, 1:-1], continues_word)
-        first, last = tf.constant([[self.tokenizer.cls_id]]), tf.constant([[self.tokenizer.sep_id]])
+        pool = word_pool(words_of(rows), continues_word)
 
         def change(tokens: tf.RaggedTensor, length: tf.Tensor, seed: tf.Tensor) -> tf.RaggedTensor:
-            words = augment_rows(tokens[:, 1:-1], self.augment, continues_word, pool, seed)[:, : length - 2]
-            batch = words.nrows(out_type=tf.int32)
-            return tf.concat([tf.tile(first, [batch, 1]), words, tf.tile(last, [batch, 1])], axis=1)
+            words = augment_rows(words_of(tokens), self.augment, continues_word, pool, seed)
+            return framed([words[:, : length - special]], frame)
 
         return change

@@ -10,13 +10,13 @@ from kerasformer.data.batches import Batches
 from kerasformer.data.sources import Examples, Source, check_labels, read_examples
 from kerasformer.data.split import label_ids, label_names, stratified_split
 from kerasformer.errors import InputError
-from kerasformer.text.wordpiece import WordPiece
+from kerasformer.text.tokenizer import Tokenizer
 
 
 def classification(
     source: Source | Examples,
     *,
-    tokenizer: WordPiece,
+    tokenizer: Tokenizer,
     max_length: int = 128,
     batch_size: int = 16,
     split: float = 0.1,
@@ -65,7 +65,7 @@ def classification(
 
 
 def encode(
-    examples: Examples, *, tokenizer: WordPiece, max_length: int, labels: Sequence[str] | None = None, **settings
+    examples: Examples, *, tokenizer: Tokenizer, max_length: int, labels: Sequence[str] | None = None, **settings
 ) -> Batches:
     """Tokenizes examples into Batches; `settings` are those of Batches.
 
@@ -86,7 +86,7 @@ def encode(
 def unlabelled(
     texts: Sequence[str] | Sequence[tuple[str, str]],
     *,
-    tokenizer: WordPiece,
+    tokenizer: Tokenizer,
     max_length: int | None = None,
     batch_size: int = 32,
 ) -> Batches:

@@ -11,7 +11,6 @@ import tensorflow as tf
 from kerasformer.errors import InputError
 from kerasformer.files import new_folder, write_json
 from kerasformer.serving import warmup
-from kerasformer.text.wordpiece_graph import WordPieceGraph
 from kerasformer.training.tasks import Classifier
 
 MANIFEST_FILE = "kerasformer.json"
@@ -56,7 +55,7 @@ class Served:
     def __init__(self, model: Classifier):
         self.model = copy_in_float32(model)
         self.text_pair, self.max_length = model.text_pair, model.tokenizer.max_length
-        self.tokenizer = WordPieceGraph(model.tokenizer)
+        self.tokenizer = model.tokenizer.in_graph()
         self.labels = tf.constant(model.labels)
         self.label_names = list(model.labels)
         # Of a Keras model, a SavedModel holds each weight in a copy that the server does not restore. So the state of

@@ -1,5 +1,6 @@
 """Trains vocabularies from text files."""
 
+import json
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 from tokenizers import trainers
 
 from kerasformer.errors import InputError
-from kerasformer.text.lines import read_lines
+from kerasformer.text.bpe import ALPHABET, BPE, EOT_TOKEN
+from kerasformer.text.lines import read_blocks, read_lines
 from kerasformer.text.wordpiece import WordPiece
 
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -29,9 +31,7 @@ def train_wordpiece(
     Raises:
         InputError: a file is missing, empty or not UTF-8, or vocab_size does not hold the characters.
     """
-    paths = [Path(file) for file in files]
-    if empty := [str(path) for path in paths if path.is_file() and path.stat().st_size == 0]:
-        raise InputError(f"{', '.join(empty)}: expected text, got an empty file")
+    paths = _with_text(files)
 
     def train(tokens: list[str], size: int) -> list[str]:
         """Returns the tokens given, then those that training adds until there are `size`."""
@@ -52,3 +52,59 @@ def train_wordpiece(
     if len(tokens) > vocab_size:
         raise InputError(f"vocab_size: expected at least {len(tokens)} for the characters alone, got {vocab_size}")
     return WordPiece(train(tokens, vocab_size), lowercase=lowercase)
+
+
+def train_bpe(files: Sequence[Path], *, vocab_size: int, min_frequency: int = 2, progress: bool = False) -> BPE:
+    """Trains a byte-level BPE vocabulary: the 256 bytes, the most frequent pairs joined, and the end of text.
+
+    The same files give the same vocabulary.
+
+    Args:
+        files: UTF-8 text.
+        vocab_size: the number of tokens; there are fewer if pairs run out.
+        min_frequency: how often a pair must occur to be joined.
+        progress: shows a bar.
+
+    Raises:
+        InputError: a file is missing, empty or not UTF-8, or vocab_size does not hold the bytes and the end of text.
+    """
+    alphabet = sorted(ALPHABET)
+    if vocab_size <= len(alphabet):
+        raise InputError(
+            f"vocab_size: expected at least {len(alphabet) + 1}, for the bytes and the end of text, got {vocab_size}"
+        )
+    paths = _with_text(files)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1, min_frequency=min_frequency, initial_alphabet=alphabet, show_progress=progress
+    )
+    tokenizer = BPE([*alphabet, EOT_TOKEN], []).tokenizer
+    tokenizer.train_from_iterator(chain.from_iterable(map(read_blocks, paths)), trainer)
+    ids = tokenizer.get_vocab()
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    return BPE([*sorted(ids, key=ids.get), EOT_TOKEN], merges)
+
+
+def train_char(files: Sequence[Path]) -> BPE:
+    """Makes a vocabulary of characters, as a BPE whose merges only spell them, so that it can encode anything.
+
+    Its tokens are the 256 bytes, the characters of the files that take more than one byte, what these begin with,
+    and the end of text.
+
+    Raises:
+        InputError: a file is missing, empty or not UTF-8.
+    """
+    characters = {char for path in _with_text(files) for block in read_blocks(path) for char in block}
+    letter = {byte: char for char, byte in ALPHABET.items()}
+    spelled = ["".join(letter[byte] for byte in char.encode()) for char in sorted(characters)]
+    merges = dict.fromkeys((word[:end], word[end]) for word in spelled for end in range(1, len(word)))
+    return BPE([*sorted(ALPHABET), *("".join(merge) for merge in merges), EOT_TOKEN], list(merges))
+
+
+def _with_text(files: Sequence[Path]) -> list[Path]:
+    """The files as paths. Raises InputError where one is empty; what reads it tells the rest."""
+    paths = [Path(file) for file in files]
+    if not paths:
+        raise InputError("files: expected text, found no word in 0 files")
+    if empty := [str(path) for path in paths if path.is_file() and path.stat().st_size == 0]:
+        raise InputError(f"{', '.join(empty)}: expected text, got an empty file")
+    return paths

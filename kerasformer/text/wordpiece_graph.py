@@ -3,7 +3,8 @@
 import tensorflow as tf
 
 from kerasformer.text.code_points import BREAK, PAGE, CodePointMap
-from kerasformer.text.wordpiece import MAX_WORD_LENGTH, WordPiece, longest_first, room_for_tokens
+from kerasformer.text.rows_graph import frame_rows
+from kerasformer.text.wordpiece import MAX_WORD_LENGTH, WordPiece
 
 _NONE = -1  # in place of a piece: not in the vocabulary, or the word has ended
 _FAILED = -2  # in place of a piece: the vocabulary cannot spell the word
@@ -18,8 +19,7 @@ class WordPieceGraph(tf.Module):
 
     def __init__(self, wordpiece: WordPiece):
         super().__init__(name="wordpiece")
-        self._unk_id, self._pad_id = wordpiece.unk_id, wordpiece.pad_id
-        self._cls_id, self._sep_id = wordpiece.cls_id, wordpiece.sep_id
+        self._unk_id, self._pad_id, self._frame = wordpiece.unk_id, wordpiece.pad_id, wordpiece.frame
         self._words = _Words(wordpiece.code_points())
         pieces = _pieces(wordpiece.vocab)
         self._longest = max(map(len, pieces))
@@ -48,25 +48,8 @@ class WordPieceGraph(tf.Module):
         Raises:
             InputError: max_length leaves no room for a token.
         """
-        room = room_for_tokens(max_length, paired=text_pair is not None)
         texts = [self.tokenize(text)] if text_pair is None else [self.tokenize(text), self.tokenize(text_pair)]
-        sizes = [tf.cast(ids.row_lengths(), tf.int32) for ids in texts]
-        kept = [tf.minimum(sizes[0], room)] if text_pair is None else longest_first(*sizes, room, tf)
-
-        cls, sep = (tf.fill([tf.shape(text)[0], 1], token_id) for token_id in (self._cls_id, self._sep_id))
-        parts = [cls]
-        for ids, size in zip(texts, kept, strict=True):
-            parts += [_head(ids, size), sep]
-        rows = tf.concat(parts, axis=1)
-        token_ids = rows.to_tensor(self._pad_id)
-        position = tf.range(tf.shape(token_ids)[1])
-        is_token = position < tf.cast(rows.row_lengths(), tf.int32)[:, None]
-        in_pair = is_token & (position > kept[0][:, None] + 1)
-        return {
-            "token_ids": token_ids,
-            "segment_ids": tf.cast(in_pair, tf.int32),
-            "padding_mask": tf.cast(is_token, tf.int32),
-        }
+        return frame_rows(texts, self._frame, max_length=max_length, pad_id=self._pad_id)
 
     def _spell(self, words: tf.Tensor) -> tf.RaggedTensor:
         """Spells words [U] by token ids [U, None], each time with the longest piece that the rest begins with."""
@@ -148,9 +131,3 @@ def _pieces(vocab: list[str]) -> dict[str, int]:
     return {
         token[2:] if token.startswith("##") else f" {token}": i for token, i in ids.items() if token not in ("", "##")
     }
-
-
-def _head(ids: tf.RaggedTensor, sizes: tf.Tensor) -> tf.RaggedTensor:
-    """The first `sizes` [B] ids of each row."""
-    starts = ids.row_starts()
-    return tf.gather(ids.values, tf.ragged.range(starts, starts + tf.cast(sizes, starts.dtype)))

@@ -1,0 +1,121 @@
+"""Byte-level BPE, GPT-2's tokenizer, offline: the `tokenizers` library on every core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from kerasformer.errors import InputError
+from kerasformer.text import bpe_files
+from kerasformer.text.tokenizer import Frame, Tokenizer, numbered
+
+if TYPE_CHECKING:
+    from kerasformer.text.bpe_graph import BPEGraph
+
+EOT_TOKEN = "<|endoftext|>"
+_PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
+_OTHERS = (byte for byte in range(256) if byte not in _PRINTABLE)
+# GPT-2 writes a token as text with a character for each byte: printable ones are themselves, the others follow at 256.
+ALPHABET = {chr(256 + i): byte for i, byte in enumerate(_OTHERS)} | {chr(byte): byte for byte in _PRINTABLE}
+
+
+class BPE(Tokenizer):
+    """Splits text into words by GPT-2's pattern, and joins each word's bytes pair by pair, the lowest rank first.
+
+    It can encode and decode anything, and knows no special tokens inside a text: "<|endoftext|>" written there is
+    ordinary text. From https://arxiv.org/abs/1508.07909 and GPT-2.
+
+    Args:
+        vocab: the tokens in order of their ids, in GPT-2's alphabet; the bytes and the end of text are among them.
+        merges: the pairs of tokens to join, in order of rank.
+        eot_token: ends a text.
+        pad_token: fills up rows; the end of text does unless another is named.
+        max_length: tokens of the rows that the model was made for; None where that is not known.
+
+    Raises:
+        InputError: a token or merge appears twice or is malformed, or a byte, the end of text or a part is missing.
+    """
+
+    def __init__(
+        self,
+        vocab: Sequence[str],
+        merges: Sequence[tuple[str, str]],
+        *,
+        eot_token: str = EOT_TOKEN,
+        pad_token: str | None = None,
+        max_length: int | None = None,
+    ):
+        self.vocab, self.merges = list(vocab), [tuple(merge) for merge in merges]
+        self.eot_token, self.pad_token = eot_token, pad_token or eot_token
+        self.max_length = max_length
+        ids = numbered(self.vocab, dict.fromkeys((self.eot_token, self.pad_token)))
+        _check_merges(ids, self.merges)
+        self.eot_id, self.pad_id = ids[self.eot_token], ids[self.pad_token]
+        self.frame = Frame(between=(self.eot_id,), empty=(self.eot_id,))
+        special = {self.eot_token, self.pad_token}
+        self.token_bytes = [b"" if token in special else bytes_of(token) for token in self.vocab]
+        self.continues_word = np.array([not spelled[:1].isspace() for spelled in self.token_bytes])  # [V] bool
+        self.tokenizer = tokenizers.Tokenizer(models.BPE(ids, self.merges))
+        self.tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self.tokenizer.decoder = decoders.ByteLevel()
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> BPE:
+        """Reads tokenizer.json, vocab.json and merges.txt, or encoder.json and vocab.bpe, from a GPT-2 folder.
+
+        Raises:
+            InputError: a file is missing or malformed, or describes a tokenizer that is not this one.
+        """
+        return cls(**bpe_files.read(Path(folder)))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes tokenizer.json, vocab.json, merges.txt and tokenizer_config.json, which `transformers` loads too."""
+        tokens = {"eos_token": self.eot_token, "pad_token": self.pad_token}
+        bpe_files.write(Path(folder), self.tokenizer, self.merges, tokens, self.max_length)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of the tokens, end to end; the end of text and the padding have none.
+
+        Raises:
+            InputError: an id is outside the vocabulary.
+        """
+        ids = [int(i) for i in ids]
+        if odd := [i for i in ids if not 0 <= i < self.vocab_size]:
+            raise InputError(f"ids: expected token ids from 0 to {self.vocab_size - 1}, got {odd[0]}")
+        return b"".join(self.token_bytes[i] for i in ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The tokens as text; U+FFFD stands for bytes that are not UTF-8."""
+        return self.decode_bytes(ids).decode(errors="replace")
+
+    def in_graph(self) -> BPEGraph:
+        """The same tokenizer made of TensorFlow operations."""
+        from kerasformer.text.bpe_graph import BPEGraph
+
+        return BPEGraph(self)
+
+
+def bytes_of(token: str) -> bytes:
+    """What a token stands for: a byte for each character, if all are of GPT-2's alphabet, or else its own text."""
+    if all(char in ALPHABET for char in token):
+        return bytes(ALPHABET[char] for char in token)
+    return token.encode()
+
+
+def _check_merges(ids: dict[str, int], merges: list[tuple[str, str]]) -> None:
+    if missing := [char for char in ALPHABET if char not in ids]:
+        raise InputError(f"vocab: expected a token for each of the 256 bytes, {' '.join(missing)} missing: add them")
+    seen: set[tuple[str, str]] = set()
+    for rank, merge in enumerate(merges):
+        if len(merge) != 2 or not all(isinstance(part, str) for part in merge):
+            raise InputError(f"merges[{rank}]: expected a pair of tokens, got {merge!r:.60}")
+        if missing := [token for token in (*merge, "".join(merge)) if token not in ids]:
+            raise InputError(f"merges[{rank}]: expected tokens of the vocabulary, got {missing[0]!r}")
+        if merge in seen:
+            raise InputError(f"merges[{rank}]: expected each pair once, got {' '.join(merge)} again")
+        seen.add(merge)
