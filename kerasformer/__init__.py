@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = attach(
         "BPE": "kerasformer.text.bpe",
         "Bert": "kerasformer.models.bert.model",
         "BertConfig": "kerasformer.models.bert.config",
+        "CausalLM": "kerasformer.training.tasks",
         "Classifier": "kerasformer.training.tasks",
         "InputError": "kerasformer.errors",
         "WordPiece": "kerasformer.text.wordpiece",

@@ -115,5 +115,9 @@ class GPT(Model):
 
     def logits(self, hidden_states: KerasTensor) -> KerasTensor:
         """Scores of the next token, [..., D] -> [..., V]: the product with the embedding of each token."""
-        table = ops.cast(self.embedding.token.embeddings, self.compute_dtype)
-        return ops.matmul(hidden_states, ops.transpose(table))
+        return ops.matmul(hidden_states, ops.transpose(ops.cast(self.output_table, self.compute_dtype)))
+
+    @property
+    def output_table(self) -> keras.Variable:
+        """The vector [V, D] of each token, whose product with a hidden state is its score."""
+        return self.embedding.token.embeddings
