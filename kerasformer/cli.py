@@ -185,8 +185,45 @@ def tokenizer(arguments: list[str]) -> None:
     print(output)
 
 
+def prepare(arguments: list[str]) -> None:
+    """Tokenize texts to train a language model on: `kerasformer prepare --tokenizer DIR --output DIR FILES...`."""
+
+    def options(
+        files: tyro.conf.Positional[tuple[Path, ...]],
+        tokenizer: Path,
+        output: Path,
+        documents: Literal["files", "lines"] = "files",
+        validation: float = 0.1,
+        validation_files: tuple[Path, ...] = (),
+        text_column: str = "text",
+        encoding: str = "utf-8",
+        seed: int = 0,
+    ) -> tuple[Path, Path, dict]:
+        """Tells of the flags.
+
+        Args:
+            files: .txt, .jsonl (each also as .gz), .parquet, or folders of them
+            documents: what a document of a .txt file is: the file or each line of it
+            validation: share to hold out: of one .txt file its last characters, else one document of every 1 / share
+            validation_files: files to hold out instead
+            seed: of the draw of documents
+        """
+        texts = {"documents": documents, "validation": validation, "validation_files": validation_files}
+        columns = {"text_column": text_column, "encoding": encoding}
+        return tokenizer, output, {"files": files, **texts, **columns, "seed": seed}
+
+    tokenizer, output, texts = parse(options, arguments, "prepare", prepare.__doc__)
+    from kerasformer.data.documents import Texts
+    from kerasformer.data.prepare import prepare as write
+    from kerasformer.text.bpe import BPE
+
+    write(Texts(**texts), output, tokenizer=BPE.from_folder(tokenizer))
+    print(output)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "tokenizer": tokenizer,
+    "prepare": prepare,
     "train": train,
     "evaluate": evaluate,
     "predict": predict,

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import numpy as np
 
 from kerasformer.errors import InputError
 from kerasformer.files import read_json, write_json
+from kerasformer.text.bpe import BPE
+from kerasformer.text.tokenizer import Tokenizer
 
 INDEX, TOKENIZER = "index.json", "tokenizer"
 FORMAT, VERSION = "kerasformer-tokens", 1
@@ -43,10 +46,7 @@ class Counts:
     bytes: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*(a + b for a, b in zip(self._values(), other._values(), strict=True)))
-
-    def _values(self) -> tuple[int, int, int, int]:
-        return self.tokens, self.documents, self.characters, self.bytes
+        return Counts(*map(add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class Corpus:
     name: str
     splits: Mapping[str, Split]
     vocab_size: int
-    tokenizer: Callable[[], Any]
+    tokenizer: Callable[[], BPE]
 
     def split(self, name: str) -> Split:
         """The stream of that name.
@@ -88,7 +88,7 @@ def id_type(vocab_size: int) -> np.dtype:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
-def fingerprint(tokenizer: Any) -> str:
+def fingerprint(tokenizer: Tokenizer) -> str:
     """Equal for tokenizers whose ids mean the same tokens."""
     return hashlib.sha256(json.dumps(tokenizer.vocab).encode()).hexdigest()
 
@@ -127,7 +127,7 @@ class ShardWriter:
         self._hash, self._room = hashlib.sha256(), self.shard_tokens
 
 
-def write_index(folder: Path, tokenizer: Any, counts: Mapping[str, Counts], writers: Mapping[str, ShardWriter]) -> None:
+def write_index(folder: Path, tokenizer: BPE, counts: Mapping[str, Counts], writers: Mapping[str, ShardWriter]) -> None:
     """Completes a folder: the tokenizer's files, then the index of the shards that the writers wrote."""
     tokenizer.save(folder / TOKENIZER)
     splits = {name: vars(counts[name]) | {"shards": writer.shards} for name, writer in writers.items()}
@@ -158,16 +158,17 @@ def read_corpus(folder: str | os.PathLike) -> Corpus:
             "run kerasformer prepare again"
         )
     try:
-        vocab_size, dtype = int(index["vocab_size"]), np.dtype(index["dtype"]).newbyteorder("<")
-        splits = {name: _read_split(folder, entry, dtype) for name, entry in index["splits"].items()}
-        expected = index["tokenizer"]
-    except (KeyError, TypeError, AttributeError) as error:
+        vocab_size, expected = int(index["vocab_size"]), index["tokenizer"]
+        dtype = id_type(vocab_size)
+        if index["dtype"] != dtype.name:
+            raise ValueError(f"dtype {index['dtype']} for {vocab_size} tokens")
+        described = {name: _described(entry) for name, entry in index["splits"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise InputError(f"{path}: expected an index as prepared, got {reason}; prepare the text again") from error
+    splits = {name: _open(folder, dtype, *entry) for name, entry in described.items()}
 
-    def tokenizer() -> Any:
-        from kerasformer.text.bpe import BPE
-
+    def tokenizer() -> BPE:
         found = BPE.from_folder(folder / TOKENIZER)
         if fingerprint(found) != expected:
             raise InputError(f"{folder / TOKENIZER}: expected the tokenizer of the shards, got another; prepare again")
@@ -176,27 +177,25 @@ def read_corpus(folder: str | os.PathLike) -> Corpus:
     return Corpus(str(folder), splits, vocab_size, tokenizer)
 
 
-def _read_split(folder: Path, entry: Mapping[str, Any], dtype: np.dtype) -> Split:
-    counts = Counts(*(int(entry[name]) for name in ("tokens", "documents", "characters", "bytes")))
-    shards = {folder / shard["file"]: (int(shard["tokens"]), shard["sha256"]) for shard in entry["shards"]}
-    for path, (tokens, _) in shards.items():
-        size = path.stat().st_size if path.is_file() else None
-        if size != tokens * dtype.itemsize:
-            found = "no such file" if size is None else f"{size:,}"
-            raise InputError(
-                f"{path}: expected a shard of {tokens * dtype.itemsize:,} bytes, as {INDEX} says, got {found}; "
-                "copy it again or prepare the text again"
-            )
-    if sum(tokens for tokens, _ in shards.values()) != counts.tokens:
-        raise InputError(
-            f"{folder / INDEX}: expected {counts.tokens:,} tokens in the shards, as it says itself, got "
-            "another number; prepare the text again"
-        )
-    if counts.tokens * dtype.itemsize <= VERIFIED_BYTES:
-        for path, (_, checksum) in shards.items():
-            if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
-                raise InputError(
-                    f"{path}: expected the checksum in {INDEX}, got another: the shard has changed; "
-                    "copy it again or prepare the text again"
-                )
-    return Split([np.memmap(path, dtype, mode="r") for path in shards], counts)
+def _described(entry: Mapping[str, Any]) -> tuple[Counts, dict[str, tuple[int, str]]]:
+    """What the index says of a split: its counts, and the tokens and checksum of each file."""
+    shards = {str(shard["file"]): (int(shard["tokens"]), str(shard["sha256"])) for shard in entry["shards"]}
+    counts = Counts(**{field.name: int(entry[field.name]) for field in fields(Counts)})
+    if (tokens := sum(tokens for tokens, _ in shards.values())) != counts.tokens:
+        raise ValueError(f"{counts.tokens:,} tokens in shards of {tokens:,}")
+    return counts, shards
+
+
+def _open(folder: Path, dtype: np.dtype, counts: Counts, shards: Mapping[str, tuple[int, str]]) -> Split:
+    remedy = "copy it again or prepare the text again"
+    for name, (tokens, checksum) in shards.items():
+        path, expected = folder / name, tokens * dtype.itemsize
+        if (size := path.stat().st_size if path.is_file() else -1) != expected:
+            found = "no such file" if size < 0 else f"{size:,}"
+            raise InputError(f"{path}: expected a shard of {expected:,} bytes, as {INDEX} says, got {found}; {remedy}")
+        if counts.tokens * dtype.itemsize <= VERIFIED_BYTES:
+            with path.open("rb") as file:
+                altered = hashlib.file_digest(file, "sha256").hexdigest() != checksum
+            if altered:
+                raise InputError(f"{path}: expected the checksum in {INDEX}, got another; {remedy}")
+    return Split([np.memmap(folder / name, dtype, mode="r") for name in shards], counts)

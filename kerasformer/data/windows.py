@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from kerasformer.data.corpus import Corpus, Split, read_corpus
 from kerasformer.errors import InputError
+from kerasformer.text.bpe import BPE
 
 Order = Literal["random", "consecutive"]
 
@@ -78,7 +79,7 @@ class Windows:
         """Of the tokenizer that made the token ids."""
         return self.corpus.vocab_size
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> BPE:
         """The tokenizer that made the token ids."""
         return self.corpus.tokenizer()
 
