@@ -88,9 +88,9 @@ class CausalLM(TrainingStep, heads.CausalLM):
         steps = steps_per_epoch or batches.steps_per_epoch
         return _named(self._checked(batches).dataset(epochs.start * steps, len(epochs) * steps)), steps
 
-    def validation_set(self, batches: Windows) -> tf.data.Dataset:
-        """Every token but the first once, and at the end fewer than a window holds left out."""
-        return _named(self._checked(batches).in_order())
+    def validation_set(self, batches: Windows, limit: int | None = None) -> tf.data.Dataset:
+        """The windows that lie end to end, once each and in order, or the first `limit` batches of them."""
+        return _named(self._checked(batches).in_order(limit))
 
     def _checked(self, windows: Windows) -> Windows:
         config = self.backbone.config
