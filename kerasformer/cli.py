@@ -138,15 +138,37 @@ def predict(arguments: list[str]) -> None:
 def export(arguments: list[str]) -> None:
     """Write the next version of a model for TF Serving: `kerasformer export runs/news saved_models/news`."""
 
-    def options(run: tyro.conf.Positional[Path], folder: tyro.conf.Positional[Path]) -> tuple[Path, Path]:
-        return run, folder
+    def options(
+        run: tyro.conf.Positional[Path],
+        folder: tyro.conf.Positional[Path],
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+    ) -> tuple[Path, Path, dict]:
+        """Write the next version of a model for TF Serving: `kerasformer export runs/news saved_models/news`.
 
-    run, folder = parse(options, arguments, "export", export.__doc__)
+        Args:
+            run: A run, or a model's folder.
+            folder: Holds the versions; the next one is made in it.
+            max_new_tokens: Of a language model: the most that a request can get (128, or half of its positions).
+            temperature: Of a language model: what serving_default draws with (0, the best token each time).
+            top_k: Of a language model: serving_default draws among the k best tokens (0, among all).
+            top_p: Of a language model: serving_default draws among the best that have this probability (1, all).
+            repetition_penalty: Of a language model: above 1 it repeats less (1).
+            seed: Of a language model: of serving_default's draws (0).
+        """
+        settings = {name: value for name, value in locals().items() if name not in ("run", "folder")}
+        return run, folder, {name: value for name, value in settings.items() if value is not None}
+
+    run, folder, settings = parse(options, arguments, "export", export.__doc__)
     _import_tensorflow()
+    from kerasformer.models.heads import from_folder
     from kerasformer.serving.export import export as write
-    from kerasformer.training.tasks import Classifier
 
-    print(write(Classifier.from_pretrained(_model_of(run), dtype="float32"), folder))
+    print(write(from_folder(_model_of(run), dtype="float32"), folder, **settings))
 
 
 def check(arguments: list[str]) -> int:
@@ -180,10 +202,10 @@ def serve(arguments: list[str]) -> None:
 
 
 def tokenizer(arguments: list[str]) -> None:
-    """Train a vocabulary: `kerasformer tokenizer wordpiece --vocab-size 8000 --output DIR FILES...`."""
+    """Train a vocabulary: `kerasformer tokenizer wordpiece|bpe|char --vocab-size 8000 --output DIR FILES...`."""
 
     def options(
-        kind: tyro.conf.Positional[Literal["wordpiece"]],
+        kind: tyro.conf.Positional[Literal["wordpiece", "bpe", "char"]],
         files: tyro.conf.Positional[tuple[Path, ...]],
         output: Path,
         vocab_size: int = 8000,
@@ -191,12 +213,22 @@ def tokenizer(arguments: list[str]) -> None:
     ) -> tuple:
         return kind, files, output, vocab_size, lowercase
 
-    _, files, output, vocab_size, lowercase = parse(options, arguments, "tokenizer", tokenizer.__doc__)
+    kind, files, output, vocab_size, lowercase = parse(options, arguments, "tokenizer", tokenizer.__doc__)
+    given = {_plain(word).removeprefix("no-") for word in arguments}
+    for flag, kinds in {"vocab-size": ("wordpiece", "bpe"), "lowercase": ("wordpiece",)}.items():
+        if flag in given and kind not in kinds:
+            raise InputError(f"expected no --{flag} for {kind}, got one; it is for {' and '.join(kinds)}: leave it out")
     from kerasformer.files import new_folder
-    from kerasformer.text.vocabulary import train_wordpiece
+    from kerasformer.text import vocabulary
 
+    progress = sys.stderr.isatty()
     with new_folder(output) as folder:
-        trained = train_wordpiece(files, vocab_size=vocab_size, lowercase=lowercase, progress=sys.stderr.isatty())
+        if kind == "wordpiece":
+            trained = vocabulary.train_wordpiece(files, vocab_size=vocab_size, lowercase=lowercase, progress=progress)
+        elif kind == "bpe":
+            trained = vocabulary.train_bpe(files, vocab_size=vocab_size, progress=progress)
+        else:
+            trained = vocabulary.train_char(files)
         trained.save(folder)
     print(output)
 

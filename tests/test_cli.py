@@ -115,8 +115,8 @@ def each(*rows: tuple[str, str]):
     ("check a b", "expected nothing more of kerasformer check, got 'b'"),
     ("serve", "expected PATH folder, got none…kerasformer serve --help"),
     ("serve a --rest-port http", "expected --rest-port as a number (int), got 'http'"),
-    ("tokenizer", "expected {wordpiece} kind, …--output PATH, got none"),
-    ("tokenizer unigram notes.txt --output out", "expected kind as one of 'wordpiece', got 'unigram'"),
+    ("tokenizer", "expected {wordpiece,bpe,char} kind, …--output PATH, got none"),
+    ("tokenizer unigram notes.txt --output out", "expected kind as one of 'wordpiece', 'bpe', 'char', got 'unigram'"),
 )
 def test_a_command_that_cannot_be_read_is_refused(assert_refused, command, said):
     assert_refused(command, said)
@@ -306,13 +306,21 @@ def test_a_broken_model_is_refused(assert_refused, bert_tiny, command, breakage)
     ("check runs", "expected runs/saved_model.pb or runs/1/saved_model.pb, got neither"),
     ("serve none", "expected a folder of models, found none at none: export a model there first"),
     ("serve runs", "expected runs/<model>/<integer version>/saved_model.pb, found no such model"),
-    ("tokenizer wordpiece --output out", "found no word in 0 files"),
+    ("tokenizer wordpiece --output out", "files: expected text, got no file"),
     ("tokenizer wordpiece none.txt --output out", "none.txt: expected a text file, found none"),
     ("tokenizer wordpiece empty.csv --output out", "empty.csv: expected text, got an empty file"),
     ("tokenizer wordpiece latin.csv --output out", "latin.csv, line 3: expected UTF-8, got byte 0xe9"),
     ("tokenizer wordpiece notes.txt --output runs", "expected a new or empty folder, got runs, which is in use"),
     ("tokenizer wordpiece notes.txt --output notes.txt/out", "got [Errno …: 'notes.txt…; check path, rights and space"),
     ("tokenizer wordpiece notes.txt --output out --vocab-size 9", "vocab_size: expected at least…got 9"),
+    ("tokenizer bpe notes.txt --output out --vocab-size 256", "vocab_size: expected at least 257…got 256"),
+    (
+        "tokenizer bpe notes.txt --output out --no-lowercase",
+        "expected no --lowercase for bpe…it is for wordpiece: leave",
+    ),
+    ("tokenizer char notes.txt --output out --vocab-size=300", "no --vocab-size for char…for wordpiece and bpe: leave"),
+    ("tokenizer char --output out", "files: expected text, got no file"),
+    ("tokenizer bpe latin.csv --output out", "latin.csv, line 3: expected UTF-8, got byte 0xe9"),
 )
 def test_a_command_refuses(assert_refused, command, said):
     assert_refused(command, said)

@@ -90,12 +90,17 @@ class SelfAttention(keras.layers.Layer):
         if self.is_causal:
             keys = ops.shape(key)[2]
             scores = scores + causal_bias(length, keys, scores.dtype, start=start, window=self.window)
-        # In float32 whatever the policy: bfloat16 cannot add up many small weights.
-        weights = ops.cast(ops.softmax(ops.cast(scores, "float32")), value.dtype)
+        weights = ops.cast(attention_weights(scores), value.dtype)
         weights = self.dropout(weights, training=training)
         attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # [B, T, N, H]
         output = self.output_projection(ops.reshape(attended, (batch, length, dim)))
         return output if cache is None else (output, cache)
+
+
+def attention_weights(scores: KerasTensor) -> KerasTensor:
+    """Softmax over the last axis, in float32 whatever the dtype: bfloat16 cannot add up many small weights."""
+    scores = ops.cast(scores, "float32")
+    return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)  # of one, Keras's warns
 
 
 def write_columns(cache: KerasTensor, columns: KerasTensor, start: int | KerasTensor) -> KerasTensor:
@@ -103,14 +108,11 @@ def write_columns(cache: KerasTensor, columns: KerasTensor, start: int | KerasTe
 
     `keras.ops.slice_update` would do, were it not an operation of XLA alone on TensorFlow, which no server runs.
     """
-    batch, heads, length, _ = ops.shape(columns)
+    batch, heads, length, size = ops.shape(columns)
     room = ops.shape(cache)[2]
     if isinstance(start, int) and start == 0:  # the prompt: nothing stands in the cache yet
         return ops.pad(columns, ((0, 0), (0, 0), (0, room - length), (0, 0)))
-    rows = [
-        ops.arange(batch)[:, None, None],
-        ops.arange(heads)[None, :, None],
-        (ops.arange(length) + start)[None, None, :],
-    ]
-    index = ops.stack([ops.broadcast_to(row, (batch, heads, length)) for row in rows], axis=-1)
-    return ops.scatter_update(cache, index, columns)
+    places = ops.arange(batch * heads)[:, None] * room + ops.arange(length) + start  # [B * N, T], of a row for each
+    rows = ops.reshape(cache, (-1, size))
+    rows = ops.scatter_update(rows, ops.reshape(places, (-1, 1)), ops.reshape(columns, (-1, size)))
+    return ops.reshape(rows, (batch, heads, room, size))

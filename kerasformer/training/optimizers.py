@@ -33,6 +33,18 @@ class AdamW(keras.optimizers.AdamW):
             grad=tf.convert_to_tensor(gradient),
         )
 
+    def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
+        if not self.global_clipnorm:
+            return super()._clip_gradients(grads)
+        return tf.clip_by_global_norm(grads, self.global_clipnorm)[0]  # whose norm makes no squares to be summed
+
+    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
+        if self.weight_decay is None:
+            return
+        for variable in filter(self._use_weight_decay, variables):
+            rate = tf.cast(self.learning_rate, variable.dtype) * self.weight_decay
+            variable.assign(variable * (1 - rate))  # one product; Keras makes two and a difference
+
 
 def adamw(
     learning_rate: float,

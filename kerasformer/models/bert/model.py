@@ -8,6 +8,7 @@ from kerasformer.layers.block import Block
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.embedding import TokenAndPositionEmbedding
 from kerasformer.layers.masks import padding_bias
+from kerasformer.layers.norm import LayerNorm
 from kerasformer.models.base import Model
 from kerasformer.models.bert.config import PRESETS, BertConfig
 from kerasformer.models.bert.weights import TABLE
@@ -37,9 +38,7 @@ class Bert(Model):
             dtype=policy,
             name="embedding",
         )
-        self.embedding_norm = keras.layers.LayerNormalization(
-            epsilon=config.norm_epsilon, dtype=policy, name="embedding_norm"
-        )
+        self.embedding_norm = LayerNorm(epsilon=config.norm_epsilon, dtype=policy, name="embedding_norm")
         self.embedding_dropout = Dropout(config.dropout, dtype=policy, name="embedding_dropout")
         self.blocks = [
             Block(

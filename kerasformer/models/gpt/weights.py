@@ -28,6 +28,7 @@ TABLE = Table(
     ],
     prefix="transformer.",
     heads={"Classifier": [Row("head/kernel", ("score.weight",), TRANSPOSE)], "CausalLM": []},
+    optional=("final_norm/.*",),
     # Constants of old checkpoints, and the vocabulary product, whose matrix is that of the embedding.
     ignored=(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight"),
 )
