@@ -13,7 +13,7 @@ from typing import Literal
 
 import tyro
 
-from kerasformer.config import Recipe
+from kerasformer.config import LanguageRecipe, Recipe, Run
 from kerasformer.errors import InputError
 from kerasformer.flags import nearest, parse, plain
 
@@ -71,7 +71,10 @@ def train(arguments: list[str]) -> None:
             "for example kerasformer train pipelines/bert_classify.py --help"
         )
     module = load_recipe(Path(arguments[0]))
-    recipe = parse(Recipe, arguments[1:], f"train {arguments[0]}", module.__doc__, default=module.recipe)
+    kind = type(module.recipe)
+    recipe = parse(kind, arguments[1:], f"train {arguments[0]}", module.__doc__, default=module.recipe)
+    if kind is LanguageRecipe:
+        return _train_language_model(recipe)
     examples = getattr(module, "examples", None) if recipe.data.train is None else None
     recipe.check(has_source=bool(recipe.data.train or examples))
     _import_tensorflow()
@@ -80,17 +83,30 @@ def train(arguments: list[str]) -> None:
     _print_json(run(recipe, examples() if examples else None))
 
 
-def evaluate(arguments: list[str]) -> None:
-    """Measure a run's best model on labelled texts: `kerasformer evaluate runs/news --data FILE`."""
+def _train_language_model(recipe: LanguageRecipe) -> None:
+    recipe.check(has_source=bool(recipe.data.train))
+    _import_tensorflow()
+    from kerasformer.training.language import train as run
 
-    def options(run: tyro.conf.Positional[Path], data: Path) -> tuple[Path, Path]:
+    _print_json(run(recipe))
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Measure a run's best model on held-out data: `kerasformer evaluate runs/news --data FILE`."""
+
+    def options(run: tyro.conf.Positional[Path], data: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
         return run, data
 
     run, data = parse(options, arguments, "evaluate", evaluate.__doc__)
     _import_tensorflow()
-    from kerasformer.training.train import evaluate_run
+    from kerasformer.training import language, train
+    from kerasformer.training.run import kind_of
 
-    _print_json(evaluate_run(run, data))
+    if kind_of(run) is LanguageRecipe:
+        return _print_json(language.evaluate_run(run, data))
+    if len(data) != 1:
+        raise InputError(f"expected one file of labelled texts, got {len(data)}; evaluate them in turn")
+    _print_json(train.evaluate_run(run, data[0]))
 
 
 def predict(arguments: list[str]) -> None:
@@ -302,7 +318,7 @@ def load_recipe(path: Path) -> ModuleType:
         line = lines[-1] if lines else getattr(error, "lineno", None) or 1
         reason = " ".join(f"{type(error).__name__}: {getattr(error, 'msg', error)}".split())
         raise InputError(f"expected a recipe that runs, got {reason} in {path}, line {line}; mend it") from error
-    if not isinstance(getattr(module, "recipe", None), Recipe):
+    if not isinstance(getattr(module, "recipe", None), Run):
         raise InputError(f"expected `recipe = Recipe(...)` in {path}, got none; see pipelines/ for examples")
     return module
 

@@ -115,9 +115,18 @@ class Model(keras.Model):
         Raises:
             InputError: an unknown preset.
         """
+        return cls(cls.config_class(**{**cls.preset(name).values, **kwargs}))
+
+    @classmethod
+    def preset(cls, name: str) -> Preset:
+        """The published size of that name.
+
+        Raises:
+            InputError: an unknown preset.
+        """
         for preset in cls.presets:
             if preset.name == name:
-                return cls(cls.config_class(**{**preset.values, **kwargs}))
+                return preset
         raise InputError(
             f"expected one of the presets {', '.join(p.name for p in cls.presets)}, got {name!r}; name one"
         )

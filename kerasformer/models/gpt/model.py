@@ -115,6 +115,11 @@ class GPT(Model):
 
     def logits(self, hidden_states: KerasTensor) -> KerasTensor:
         """Scores of the next token, [..., D] -> [..., V]: the product with the embedding of each token."""
-        table = ops.cast(ops.copy(self.embedding.token.embeddings), self.compute_dtype)
+        table = ops.cast(ops.copy(self.output_table), self.compute_dtype)
         *outer, dim = ops.shape(hidden_states)
         return ops.reshape(project(ops.reshape(hidden_states, (-1, dim)), table), (*outer, self.config.vocab_size))
+
+    @property
+    def output_table(self) -> keras.Variable:
+        """The vector [V, D] of each token, whose product with a hidden state is its score."""
+        return self.embedding.token.embeddings
