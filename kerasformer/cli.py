@@ -15,7 +15,7 @@ import tyro
 
 from kerasformer.config import LanguageRecipe, Recipe, Run
 from kerasformer.errors import InputError
-from kerasformer.flags import nearest, parse
+from kerasformer.flags import nearest, parse, plain
 
 HELP = ("-h", "--help")
 # Packages that only some commands need: the extra that brings each.
@@ -214,7 +214,7 @@ def tokenizer(arguments: list[str]) -> None:
         return kind, files, output, vocab_size, lowercase
 
     kind, files, output, vocab_size, lowercase = parse(options, arguments, "tokenizer", tokenizer.__doc__)
-    given = {_plain(word).removeprefix("no-") for word in arguments}
+    given = {plain(word).removeprefix("no-") for word in arguments}
     for flag, kinds in {"vocab-size": ("wordpiece", "bpe"), "lowercase": ("wordpiece",)}.items():
         if flag in given and kind not in kinds:
             raise InputError(f"expected no --{flag} for {kind}, got one; it is for {' and '.join(kinds)}: leave it out")
@@ -246,7 +246,7 @@ def prepare(arguments: list[str]) -> None:
         text_column: str = "text",
         encoding: str = "utf-8",
         seed: int = 0,
-    ) -> tuple[Path, Path, dict]:
+    ) -> tuple[Path, Path, tuple]:
         """Tells of the flags.
 
         Args:
@@ -256,16 +256,14 @@ def prepare(arguments: list[str]) -> None:
             validation_files: files to hold out instead
             seed: of the draw of documents
         """
-        texts = {"documents": documents, "validation": validation, "validation_files": validation_files}
-        columns = {"text_column": text_column, "encoding": encoding}
-        return tokenizer, output, {"files": files, **texts, **columns, "seed": seed}
+        return tokenizer, output, (files, validation, validation_files, documents, text_column, encoding, seed)
 
     tokenizer, output, texts = parse(options, arguments, "prepare", prepare.__doc__)
     from kerasformer.data.documents import Texts
     from kerasformer.data.prepare import prepare as write
     from kerasformer.text.bpe import BPE
 
-    write(Texts(**texts), output, tokenizer=BPE.from_folder(tokenizer))
+    write(Texts(*texts), output, tokenizer=BPE.from_folder(tokenizer))
     print(output)
 
 

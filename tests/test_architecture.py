@@ -20,7 +20,20 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-ORDER = ("errors", "lazy", "files", "config", "text", "data", "layers", "models", "generation", "training", "serving")
+ORDER = (
+    "errors",
+    "lazy",
+    "files",
+    "config",
+    "backend",
+    "text",
+    "data",
+    "layers",
+    "models",
+    "generation",
+    "training",
+    "serving",
+)
 ORDER += ("__init__", "flags", "cli", "__main__")
 WITHOUT_TENSORFLOW = {"errors", "lazy", "files", "config", "layers", "models", "generation"}
 BASE = {"kerasformer", "tensorflow", "tensorflow_serving", "keras", "tensorboard", "tokenizers", "safetensors", "tyro"}

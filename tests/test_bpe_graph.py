@@ -57,8 +57,9 @@ def assert_equal(pair, texts):
 
 
 def test_every_code_point(trained):
-    texts = ["".join(f"a{c}b {c}1" for c in CHARACTERS[i : i + 4096]) for i in range(0, len(CHARACTERS), 4096)]
-    assert_equal(trained, texts)
+    # Planes 4 to 13 hold no character at all: some of them are enough here.
+    some = [c for c in CHARACTERS if not 0x40000 <= ord(c) < 0xE0000 and ord(c) < 0xE1000 or ord(c) % 64 == 0]
+    assert_equal(trained, ["".join(f"a{c}b {c}1" for c in some[i : i + 4096]) for i in range(0, len(some), 4096)])
 
 
 @pytest.mark.slow
@@ -190,24 +191,32 @@ def test_max_length_too_small(trained):
         trained[1](tf.constant(["a"]), tf.constant(["b"]), max_length=1)
 
 
-@st.composite
-def merges(draw):
-    """Pairs of tokens of a few letters in any order: also ones that make a token which a lower rank takes on."""
-    tokens, pairs = list("abc"), []
-    for _ in range(draw(st.integers(1, 12))):
-        pair = draw(st.tuples(*[st.sampled_from(tokens)] * 2))
+def pairs_of_few_letters(numbers):
+    """Pairs to join, most in an order that no training gives: a token can come before one that it is made of."""
+    tokens, pairs = list("abc"[: numbers.randint(1, 3)]), []
+    for _ in range(numbers.randint(1, 16)):
+        pair = (numbers.choice(tokens), numbers.choice(tokens))
         if pair not in pairs and len("".join(pair)) <= 6:
             pairs.append(pair)
             tokens.append("".join(pair))
-    return draw(st.permutations(pairs)) if draw(st.booleans()) else pairs
+    return numbers.sample(pairs, len(pairs)) if numbers.random() < 0.7 else pairs
 
 
-@settings(max_examples=100)
-@given(merges=merges(), words=st.lists(st.text("abc", min_size=1, max_size=60), max_size=5))
-def test_merges_in_any_order_over_words_of_many_blocks(merges, words):
+def assert_merged(merges, words):
     made = dict.fromkeys("".join(merge) for merge in merges)
     bpe = BPE([*sorted(ALPHABET), *made, EOT_TOKEN], merges)
     assert Merges(bpe)(strings(words)).to_list() == bpe.tokenize(words)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_merges_in_any_order_over_words_of_many_blocks(seed):
+    numbers = random.Random(seed)
+    words = ["".join(numbers.choices("abc", [6, 3, 1], k=numbers.randint(1, 120))) for _ in range(60)]
+    assert_merged(pairs_of_few_letters(numbers), [*words, *("a" * length for length in range(1, 40))])
+
+
+def test_a_run_over_many_blocks_is_joined_from_its_start():
+    assert_merged([("b", "a"), ("a", "a"), ("c", "b")], ["cb" + "a" * length for length in range(1, 40)])
 
 
 @pytest.mark.parametrize("alphabet", ["a", "the ", "中"])

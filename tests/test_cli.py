@@ -95,8 +95,11 @@ def each(*rows: tuple[str, str]):
 
 
 @each(
-    ("trian", "expected a command among tokenizer, train, …got 'trian' (did you mean train?)…kerasformer --help"),
-    ("xyzzy", "expected a command among tokenizer, train, …got 'xyzzy'; kerasformer --help"),
+    (
+        "trian",
+        "expected a command among tokenizer, prepare, train, …got 'trian' (did you mean train?)…kerasformer --help",
+    ),
+    ("xyzzy", "expected a command among tokenizer, prepare, train, …got 'xyzzy'; kerasformer --help"),
     ("train", "expected a recipe first, got none…kerasformer train pipelines/bert_classify.py --help"),
     ("train --data.train a.csv", "expected a recipe first, got --data.train"),
     ("train recipe.py more", "expected nothing more of kerasformer train recipe.py, got 'more'"),
@@ -115,6 +118,9 @@ def each(*rows: tuple[str, str]):
     ("check a b", "expected nothing more of kerasformer check, got 'b'"),
     ("serve", "expected PATH folder, got none…kerasformer serve --help"),
     ("serve a --rest-port http", "expected --rest-port as a number (int), got 'http'"),
+    ("prepare notes.txt", "expected --tokenizer PATH, --output PATH, got none…kerasformer prepare --help"),
+    ("prepare --documents words", "expected --documents as one of 'files', 'lines', got 'words'"),
+    ("prepare --tokenizer bpe --output out --validation some", "expected --validation as a number (float), got 'some'"),
     ("tokenizer", "expected {wordpiece,bpe,char} kind, …--output PATH, got none"),
     ("tokenizer unigram notes.txt --output out", "expected kind as one of 'wordpiece', 'bpe', 'char', got 'unigram'"),
 )
@@ -124,6 +130,7 @@ def test_a_command_that_cannot_be_read_is_refused(assert_refused, command, said)
 
 TYPOS = {
     "tokenizer": ("tokenizer wordpiece notes.txt --output out --vocab-sise 9", "--vocab-size"),
+    "prepare": ("prepare notes.txt --tokenizr bpe --output out", "--tokenizer"),
     "train": ("train recipe.py --train.epocs 3", "--train.epochs"),
     "evaluate": ("evaluate --dta animals.csv", "--data"),
     "predict": ("predict model text --txt_pair=other", "--text-pair"),
@@ -306,6 +313,9 @@ def test_a_broken_model_is_refused(assert_refused, bert_tiny, command, breakage)
     ("check runs", "expected runs/saved_model.pb or runs/1/saved_model.pb, got neither"),
     ("serve none", "expected a folder of models, found none at none: export a model there first"),
     ("serve runs", "expected runs/<model>/<integer version>/saved_model.pb, found no such model"),
+    ("prepare notes.txt --tokenizer none --output out", "none: expected tokenizer.json"),
+    ("prepare notes.txt --tokenizer model --output out", "model: expected tokenizer.json, vocab.json…got none of them"),
+    ("prepare notes.txt --tokenizer model --output out --validation 1", "below 1 for validation, got 1.0"),
     ("tokenizer wordpiece --output out", "files: expected text, got no file"),
     ("tokenizer wordpiece none.txt --output out", "none.txt: expected a text file, found none"),
     ("tokenizer wordpiece empty.csv --output out", "empty.csv: expected text, got an empty file"),

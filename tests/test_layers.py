@@ -11,11 +11,13 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from kerasformer.layers.activations import ACTIVATIONS, gelu
 from kerasformer.layers.attention import Cache, SelfAttention
 from kerasformer.layers.block import Block
+from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.embedding import TokenAndPositionEmbedding
 from kerasformer.layers.masks import causal_bias, padding_bias
@@ -58,13 +60,13 @@ def exact_gelu(x: np.ndarray) -> np.ndarray:
 
 def attention(x: np.ndarray, w: dict[str, np.ndarray], seen: np.ndarray) -> np.ndarray:
     """Attention of every position over the keys where `seen` [B, T, S] holds."""
-    query, key, value = np.split(x @ w["query_key_value/kernel"] + w["query_key_value/bias"], 3, axis=-1)
+    query, key, value = np.split(x @ w["query_key_value/kernel"].T + w["query_key_value/bias"], 3, axis=-1)
     heads = []
     for h in range(N):
         part = slice(h * D // N, (h + 1) * D // N)
         scores = query[..., part] @ key[..., part].swapaxes(1, 2) / math.sqrt(D // N)
         heads.append(softmax(np.where(seen, scores, -1e9)) @ value[..., part])
-    return np.concatenate(heads, axis=-1) @ w["output/kernel"] + w["output/bias"]
+    return np.concatenate(heads, axis=-1) @ w["output/kernel"].T + w["output/bias"]
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
@@ -124,8 +126,8 @@ def test_heads_must_divide_the_width():
 def test_mlp_equals_numpy():
     layer, x = randomized(MLP(12), B, T, D), numbers(B, T, D)
     w = weights_of(layer)
-    hidden = exact_gelu(x @ w["up/kernel"] + w["up/bias"])
-    np.testing.assert_allclose(layer(x), hidden @ w["down/kernel"] + w["down/bias"], **TOLERANCE)
+    hidden = exact_gelu(x @ w["up/kernel"].T + w["up/bias"])
+    np.testing.assert_allclose(layer(x), hidden @ w["down/kernel"].T + w["down/bias"], **TOLERANCE)
 
 
 def slopes(function, x: np.ndarray, h: float = 1e-5) -> np.ndarray:
@@ -167,7 +169,7 @@ def test_block_is_its_parts_in_order(prenorm):
 
     def mlp(y):
         v = part("mlp")
-        return exact_gelu(y @ v["up/kernel"] + v["up/bias"]) @ v["down/kernel"] + v["down/bias"]
+        return exact_gelu(y @ v["up/kernel"].T + v["up/bias"]) @ v["down/kernel"].T + v["down/bias"]
 
     def joined(y, name, sublayer):
         norm = part(f"{name}_residual/norm")
@@ -254,3 +256,19 @@ def test_dropout_differs_from_call_to_call_and_rests_outside_training():
 def test_dropout_of_everything_is_refused():
     with pytest.raises(ValueError, match=r"\[0, 1\)"):
         Dropout(1.0)
+
+
+def test_a_kernel_is_held_by_unit_and_learns_as_numpy_derives():
+    layer, x, upstream = randomized(Dense(3), B, T, D), numbers(B, T, D), numbers(B, T, 3)
+    w = weights_of(layer)
+    assert w["kernel"].shape == (3, D)
+    x_tensor = tf.constant(x, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x_tensor)
+        y = layer(x_tensor)
+        total = tf.reduce_sum(y * upstream)
+    dx, dkernel, dbias = tape.gradient(total, [x_tensor, layer.kernel.value, layer.bias.value])
+    np.testing.assert_allclose(y, x @ w["kernel"].T + w["bias"], **TOLERANCE)
+    np.testing.assert_allclose(dx, upstream @ w["kernel"], **TOLERANCE)
+    np.testing.assert_allclose(dkernel, np.einsum("bto,bti->oi", upstream, x), **TOLERANCE)
+    np.testing.assert_allclose(dbias, upstream.sum(axis=(0, 1)), **TOLERANCE)

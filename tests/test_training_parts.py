@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
+from kerasformer import backend
 from kerasformer.errors import InputError
 from kerasformer.models.bert.config import BertConfig
 from kerasformer.models.bert.model import Bert
@@ -186,7 +187,7 @@ def test_auto_takes_what_the_machine_computes_fast(devices, capability, cpu, exp
     if cpu:
         (tmp_path / "cpuinfo").write_text(CPUS[cpu])
     details = {"compute_capability": capability} if capability else {}
-    monkeypatch.setattr(precision, "Path", lambda name: tmp_path / name.rpartition("/")[2])
+    monkeypatch.setattr(backend, "Path", lambda name: tmp_path / name.rpartition("/")[2])
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * (kind in devices))
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: details)
     assert precision.dtype_policy("auto") == expected

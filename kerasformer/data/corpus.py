@@ -181,8 +181,9 @@ def _described(entry: Mapping[str, Any]) -> tuple[Counts, dict[str, tuple[int, s
     """What the index says of a split: its counts, and the tokens and checksum of each file."""
     shards = {str(shard["file"]): (int(shard["tokens"]), str(shard["sha256"])) for shard in entry["shards"]}
     counts = Counts(**{field.name: int(entry[field.name]) for field in fields(Counts)})
-    if (tokens := sum(tokens for tokens, _ in shards.values())) != counts.tokens:
-        raise ValueError(f"{counts.tokens:,} tokens in shards of {tokens:,}")
+    sizes = [tokens for tokens, _ in shards.values()]
+    if sum(sizes) != counts.tokens or min(sizes, default=0) < 1:
+        raise ValueError(f"{counts.tokens:,} tokens in shards of {sizes}")
     return counts, shards
 
 

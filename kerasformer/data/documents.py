@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count, groupby, repeat
@@ -51,9 +51,9 @@ class Piece(NamedTuple):
 class Texts:
     """Text files, what a document is in them, and which part of them is held out for validation.
 
-    Of a single document, a .txt file, the last characters are held out. Neither part ends with an end-of-text, as both
-    are of one text. Of several documents every one in `1 / validation` is held out, drawn by the seed. To hold a
-    document out of fewer than that, name its file.
+    Of a single document, a .txt file, the last characters are held out. Neither part ends with an end-of-text: the
+    text goes on from one to the other. Of several documents one of every `1 / validation` in a row is held out, drawn
+    by the seed; of fewer than that none can be, unless by its name.
 
     Args:
         files: .txt, .jsonl (each also as .gz) or .parquet; all such files of a folder and of those in it.
@@ -64,7 +64,7 @@ class Texts:
         encoding: of .txt and .jsonl; a byte order mark is dropped.
 
     Raises:
-        InputError: a share or a seed that cannot be.
+        InputError: a value that cannot be.
     """
 
     files: Sequence[str | os.PathLike]
@@ -89,6 +89,7 @@ class Texts:
         Raises:
             InputError: a file that cannot be read, is empty or of an unknown kind, or lacks a usable text.
         """
+        share = _exactly(self.validation)
         held_out = find_files(self.validation_files)
         kept_back = {path.resolve() for path in held_out}
         files = [path for path in find_files(self.files) if path.resolve() not in kept_back]
@@ -97,16 +98,32 @@ class Texts:
         if held_out:
             yield from self._drawn(files, repeat(False))
             yield from self._drawn(held_out, repeat(True))
-        elif self.validation and len(files) == 1 and kind_of(files[0]) == ".txt" and self.documents == "files":
+        elif share and len(files) == 1 and kind_of(files[0]) == ".txt" and self.documents == "files":
             yield from self._of_one(files[0])
+        elif share:
+            if self.documents == "files" and all(kind_of(path) == ".txt" for path in files):
+                self._check_number(len(files))
+            number = yield from self._drawn(files, _draws(share, self.seed))
+            self._check_number(number)
         else:
-            draws = _draws(_exactly(self.validation), self.seed) if self.validation else repeat(False)
-            yield from self._drawn(files, draws)
+            yield from self._drawn(files, repeat(False))
 
-    def _drawn(self, files: Sequence[Path], held_out: Iterator[bool]) -> Iterator[Piece]:
+    def _drawn(self, files: Sequence[Path], held_out: Iterator[bool]) -> Generator[Piece, None, int]:
+        """Reads all documents, and returns how many there were."""
+        number = 0
         for path in files:
             for document in self._documents(path):
                 yield from _whole(VALIDATION if next(held_out) else TRAIN, document)
+                number += 1
+        return number
+
+    def _check_number(self, documents: int) -> None:
+        """Refuses documents too few to hold out a share of: the draw would decide whether any is."""
+        if documents < (least := ceil(1 / _exactly(self.validation))):
+            raise InputError(
+                f"expected at least {least} documents to hold out a share of {self.validation:g}, got {documents}; "
+                "raise --validation, set it to 0, or name files with --validation-files"
+            )
 
     def _of_one(self, path: Path) -> Iterator[Piece]:
         characters = sum(map(len, self._text(path)))
@@ -181,7 +198,7 @@ def find_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
 
 def _exactly(share: float) -> Fraction:
     """The fraction that was meant: 1/10 by 0.1, which as a float is a little more."""
-    return Fraction(share).limit_denominator(10**6)
+    return Fraction(share).limit_denominator(10**9)
 
 
 def _draws(share: Fraction, seed: int) -> Iterator[bool]:
@@ -207,11 +224,10 @@ def _cut(chunks: Iterable[str]) -> Iterator[str]:
     """Puts the chunks of a text together anew, so that each can be tokenized by itself."""
     held: list[str] = []
     for chunk in chunks:
-        if place := _PLACE.match(chunk):
-            yield "".join([*held, place.group()])
-            held = [chunk[place.end() :]]
-        else:
-            held.append(chunk)
+        if held and (place := _PLACE.match(held[-1])):
+            yield "".join([*held[:-1], place.group()])
+            held = [held[-1][place.end() :]]
+        held.append(chunk)
     if text := "".join(held):
         yield text
 

@@ -73,7 +73,7 @@ def load(texts: Texts, *, tokenizer: BPE) -> Corpus:
         totals[split] += counts
     _check(totals, texts)
     splits = {split: Split([np.concatenate(arrays)], totals[split]) for split, arrays in parts.items()}
-    return Corpus(", ".join(map(str, texts.files)), splits, tokenizer.vocab_size, lambda: tokenizer)
+    return Corpus(f"{', '.join(map(str, texts.files)):.200}", splits, tokenizer.vocab_size, lambda: tokenizer)
 
 
 def tokenized(pieces: Iterable[Piece], tokenizer: BPE) -> Iterator[tuple[str, np.ndarray, Counts]]:
@@ -90,8 +90,11 @@ def tokenized(pieces: Iterable[Piece], tokenizer: BPE) -> Iterator[tuple[str, np
 
 def summary(counts: Counts) -> str:
     """One line on a split."""
-    documents = "1 document" if counts.documents == 1 else f"{counts.documents:,} documents"
-    return f"{counts.tokens:,} tokens in {documents}, {counts.bytes / counts.tokens:.2f} bytes a token"
+    return f"{_numbers(counts)}, {counts.bytes / counts.tokens:.2f} bytes a token"
+
+
+def _numbers(counts: Counts) -> str:
+    return f"{counts.tokens:,} tokens in {counts.documents:,} document{'s' * (counts.documents != 1)}"
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
@@ -117,15 +120,11 @@ def _count(pieces: list[Piece], tokens: int) -> Counts:
 
 
 def _check(totals: Mapping[str, Counts], texts: Texts) -> None:
-    """Refuses a corpus without text to train on, or without any to hold out where some was to be."""
-    read = sum(counts.documents for counts in totals.values())
+    """Refuses a corpus without text to train on, or without any in the files that were to be held out."""
     if TRAIN not in totals:
         raise InputError("expected text to train on, found none that is not blank or held out; add some")
-    if VALIDATION not in totals and (texts.validation_files or texts.validation):
-        raise InputError(
-            f"expected text to hold out for validation, a share of {texts.validation:g}, found none in {read} "
-            "documents; name files with --validation-files, raise --validation, or set it to 0"
-        )
+    if VALIDATION not in totals and texts.validation_files:
+        raise InputError("expected text in the files to validate on, found none that is not blank; name others")
 
 
 class _Speed:
@@ -150,7 +149,7 @@ class _Speed:
         self.total += counts
         now = time.perf_counter()
         speed = self.total.bytes / 1e6 / (now - self.begun)
-        text = f"{self.total.documents:,} documents  {self.total.tokens:,} tokens  {speed:.1f} MB/s"
+        text = f"{_numbers(self.total)}, {speed:.1f} MB/s"
         self.line.update(self.task, description=text)
         if not self.console.is_terminal and now - self.printed > self.every:
             self.printed = now

@@ -7,8 +7,8 @@ Shapes: B batch, T length, K steps computed at a time, W windows.
 """
 
 import os
-from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterator
+from typing import Literal, get_args
 
 import numpy as np
 import tensorflow as tf
@@ -151,7 +151,9 @@ class Windows:
     def _key(self, purpose: int) -> np.ndarray:
         return np.array([self.seed, purpose], np.uint64)
 
-    def _dataset(self, blocks: Any, steps: int, batch_size: int | None) -> tf.data.Dataset:
+    def _dataset(
+        self, blocks: Callable[[], Iterator[np.ndarray]], steps: int, batch_size: int | None
+    ) -> tf.data.Dataset:
         """Reads the windows that start at each block [K, B] and hands them out step by step.
 
         The dataset is finite and not tuned while it runs; see `Batches.dataset`.

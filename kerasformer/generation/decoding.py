@@ -60,6 +60,14 @@ def prefill(
     model: Model, token_ids: KerasTensor, padding_mask: KerasTensor, rules: Rules, *, room: int, end_id: int
 ) -> State:
     """Reads the prompts and takes the first new token of each row; the arguments are those of `decode`."""
+    state, logits = prompt_state(model, token_ids, padding_mask, rules, room=room, end_id=end_id)
+    return _take(model, state, logits, rules, end_id)
+
+
+def prompt_state(
+    model: Model, token_ids: KerasTensor, padding_mask: KerasTensor, rules: Rules, *, room: int, end_id: int
+) -> tuple[State, KerasTensor]:
+    """Reads the prompts: the state before the first new token, and the scores of that, [B, V]."""
     token_ids, padding_mask = ops.cast(token_ids, "int32"), ops.cast(padding_mask, "int32")
     batch, columns = ops.shape(token_ids)
     visible = ops.pad(padding_mask, ((0, 0), (0, room)), constant_values=1)
@@ -72,13 +80,13 @@ def prefill(
         step=ops.convert_to_tensor(0, "int32"),
         token_ids=ops.full((batch, room), end_id, "int32"),
         lengths=none,
-        is_done=_limits(model, prompt_lengths, rules, room) < 1,
+        is_done=limits_of(model, prompt_lengths, rules, room) < 1,
         seen=_seen(token_ids, padding_mask, model.config.vocab_size),
         caches=caches,
         prompt_lengths=prompt_lengths,
         visible=visible,
     )
-    return _take(model, state, model.logits(hidden_states[:, -1]), rules, end_id)
+    return state, model.logits(hidden_states[:, -1])
 
 
 def advance(model: Model, state: State, rules: Rules, *, steps: int | KerasTensor, end_id: int) -> State:
@@ -93,7 +101,7 @@ def advance(model: Model, state: State, rules: Rules, *, steps: int | KerasTenso
     def step(state):
         latest = ops.take(state.token_ids, state.step - 1, axis=1)[:, None]  # [B, 1]
         # Rows that are done go on at the position where they stopped: the table of positions may end there.
-        limits = _limits(model, state.prompt_lengths, rules, room)
+        limits = limits_of(model, state.prompt_lengths, rules, room)
         positions = ops.maximum(state.prompt_lengths + ops.minimum(state.step, limits) - 1, 0)[:, None]
         hidden_states, caches = model.extend(
             latest, state.caches, columns + state.step - 1, positions=positions, visible=state.visible
@@ -111,7 +119,7 @@ def _take(model: Model, state: State, logits: KerasTensor, rules: Rules, end_id:
     ends = ops.logical_or(state.is_done, token == end_id)
     here = ops.logical_and(ops.arange(room)[None, :] == state.step, ops.logical_not(ends)[:, None])  # [B, R]
     lengths = state.lengths + ops.cast(ops.logical_not(ends), "int32")
-    limits = _limits(model, state.prompt_lengths, rules, room)
+    limits = limits_of(model, state.prompt_lengths, rules, room)
     return state._replace(
         step=state.step + 1,
         token_ids=ops.where(here, token[:, None], state.token_ids),
@@ -121,7 +129,7 @@ def _take(model: Model, state: State, logits: KerasTensor, rules: Rules, end_id:
     )
 
 
-def _limits(model: Model, prompt_lengths: KerasTensor, rules: Rules, room: int) -> KerasTensor:
+def limits_of(model: Model, prompt_lengths: KerasTensor, rules: Rules, room: int) -> KerasTensor:
     """How many new tokens each row may have, [B]."""
     return ops.minimum(ops.minimum(rules.max_new_tokens, room), model.config.max_length - prompt_lengths)
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 from keras import KerasTensor, ops
 
+from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.masks import causal_bias
 
@@ -53,7 +54,7 @@ class SelfAttention(keras.layers.Layer):
             raise ValueError(f"expected a width that num_heads divides, got dim={dim} and num_heads={self.num_heads}")
 
         def dense(units, name, initializer):
-            return keras.layers.Dense(units, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
+            return Dense(units, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
 
         self.query_key_value = dense(3 * dim, "query_key_value", self.initializer)
         self.output_projection = dense(dim, "output", self.output_initializer)

@@ -9,7 +9,7 @@ from keras import KerasTensor, ops
 class LayerNorm(keras.layers.LayerNormalization):
     """Keras's LayerNormalization over the last axis, variables and all.
 
-    The gradient that TensorFlow derives reads memory twice as often as the formula needs.
+    The gradient that TensorFlow derives makes more passes over memory than the formula needs.
     """
 
     def call(self, inputs: KerasTensor) -> KerasTensor:
@@ -42,5 +42,5 @@ def normalise(
 
 
 def sum_rows(x: KerasTensor) -> KerasTensor:
-    """[rows, D] -> [D], as a matrix product: TensorFlow sums over rows in one thread."""
+    """[rows, D] -> [D], as a matrix product, which adds up bfloat16 in float32."""
     return ops.squeeze(ops.matmul(ops.ones((1, ops.shape(x)[0]), dtype=x.dtype), x), 0)

@@ -9,6 +9,7 @@ import keras
 from keras import KerasTensor, ops
 
 from kerasformer.errors import InputError
+from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.models import weights
 from kerasformer.models.base import CONFIG_FILE, Model, load, read_config, without_head, write_checkpoint
@@ -83,7 +84,7 @@ class Classifier(Head):
         initializer = keras.initializers.TruncatedNormal(stddev=backbone.config.initializer_range)
         has_bias = any(row.path == "head/bias" for row in backbone.table.heads[self.task])
         # The logits are float32 whatever the policy: the loss and the served probabilities depend on them.
-        self.head = keras.layers.Dense(
+        self.head = Dense(
             len(self.labels), use_bias=has_bias, kernel_initializer=initializer, dtype="float32", name="head"
         )
         self.head.build((None, backbone.config.dim))

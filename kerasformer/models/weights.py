@@ -29,11 +29,8 @@ class Transform(NamedTuple):
 
 COPY = Transform(lambda tensor: tensor, lambda value, count: [value])
 TRANSPOSE = Transform(lambda tensor: tensor.T, lambda value, count: [value.T])
-# Side by side along the last axis: biases [D] -> [3 D], kernels stored as [units, D] -> [D, 3 units].
+# One below the other: biases [D] -> [3 D], kernels [D, D] -> [3 D, D].
 STACK = Transform(lambda *tensors: np.concatenate(tensors), lambda value, count: np.split(value, count))
-STACK_TRANSPOSED = Transform(
-    lambda *tensors: np.concatenate(tensors).T, lambda value, count: [part.T for part in np.split(value, count, axis=1)]
-)
 
 
 class Row(NamedTuple):

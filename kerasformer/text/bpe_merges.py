@@ -1,7 +1,9 @@
 """Byte-level BPE's merges inside the graph: of many words at once, pair by pair.
 
-Shapes: V vocabulary, R words, M tokens so far, K blocks, H pairs that may be joined now, J that are, E new pairs.
+Shapes: R words, M tokens so far, C chunks, K blocks, H pairs that may be joined now, J that are, E new pairs.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import tensorflow as tf
@@ -14,10 +16,11 @@ _NEVER = np.iinfo(np.int32).max  # the rank of a pair that is not to be joined, 
 class Merges(tf.Module):
     """Joins the bytes of words as BPE does: always the pair of lowest rank, the leftmost of several.
 
-    Joining one pair at a time would take as many steps as a word has bytes. But a pair can only lose one of its tokens
-    to another pair of lower rank, and no token is longer than some number of bytes. So words are cut into blocks of
-    twice that, and a pair is safe to be joined when none in its block or the two beside it has a lower rank. A short
-    word is one block, and all words take their steps together; a word of a million bytes takes some hundred.
+    Joining one pair at a time would take as many steps as a word has bytes, so as much as possible is joined in a step.
+    First, words are cut into chunks where a byte follows another that it follows in no token: nothing is joined
+    there. Then, a pair can only lose one of its tokens to another pair of lower rank, and no token is longer than the
+    longest with such bytes. So chunks are cut into blocks of twice that, and a pair is safe to be joined when none in
+    its block or the two beside it has a lower rank.
     """
 
     def __init__(self, bpe: BPE):
@@ -34,31 +37,39 @@ class Merges(tf.Module):
             ),
             _NEVER,
         )
-        self._block = 2 * max(len(bytes_of(a + b)) for a, b in bpe.merges) if bpe.merges else 2
+        reach = np.zeros(1 << 16, np.int64)  # of two bytes, how long the longest token is that they meet in
+        for token in sorted((bytes_of(a + b) for a, b in bpe.merges), key=len):
+            reach[[256 * a + b for a, b in pairwise(token)]] = len(token)
+        self._reach = tf.constant(reach)
         alone = _alone(merges)
         self._alone = tf.constant([*alone, False]) if alone.any() else None
 
     def __call__(self, words: tf.Tensor) -> tf.RaggedTensor:
         """Words [R], a code point for each byte -> token ids int32 [R, None]."""
         spelled = tf.strings.unicode_decode(words, "UTF-8")
-        ids, word = tf.gather(self._of_byte, spelled.values), spelled.value_rowids()  # [M]
-        place = tf.range(tf.size(word, tf.int64)) - tf.gather(spelled.row_starts(), word)
-        opens = place % self._block == 0
+        word = spelled.value_rowids()  # [M]
+        reach = tf.gather(self._reach, spelled.values[:-1] * 256 + spelled.values[1:])
+        reach = tf.pad(tf.where(word[1:] == word[:-1], reach, 0), [[1, 0]])[: tf.size(word)]
+        chunk = tf.cumsum(tf.cast(reach == 0, tf.int32)) - 1
+        size = 2 * tf.maximum(tf.math.segment_max(reach, chunk), 1)  # [C]
+        place = tf.range(tf.size(word, tf.int64)) - tf.gather(tf.where(reach == 0)[:, 0], chunk)
+        opens = place % tf.gather(size, chunk) == 0
         block = tf.cumsum(tf.cast(opens, tf.int32)) - 1
-        block_word = tf.boolean_mask(word, opens)  # [K]
+        chunk_of, word_of = tf.boolean_mask(chunk, opens), tf.boolean_mask(word, opens)  # [K]
 
         def join(ids: tf.Tensor, block: tf.Tensor, rank: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            at = self._joined_now(rank, block, block_word)  # [J]
+            at = self._joined_now(rank, block, chunk_of)  # [J]
             new = tf.gather(self._result, tf.gather(rank, at))
             kept = tf.where(tf.tensor_scatter_nd_update(tf.ones_like(rank, tf.bool), at[:, None] + 1, at < 0))[:, 0]
             ids = tf.gather(tf.tensor_scatter_nd_update(ids, at[:, None], new), kept)
             block, rank = tf.gather(block, kept), tf.gather(rank, kept)
             at -= tf.range(tf.size(at, tf.int64))  # as many tokens to their left are gone
             changed = tf.concat([at, tf.maximum(at - 1, 0)], axis=0)  # [E]
-            fresh = self._rank(ids, block, block_word, changed)
+            fresh = self._rank(ids, block, chunk_of, changed)
             return ids, block, tf.tensor_scatter_nd_update(rank, changed[:, None], fresh)
 
-        rank = self._rank(ids, block, block_word, tf.range(tf.size(ids, tf.int64)))
+        ids = tf.gather(self._of_byte, spelled.values)
+        rank = self._rank(ids, block, chunk_of, tf.range(tf.size(ids, tf.int64)))
         ids, block, _ = tf.while_loop(
             lambda ids, block, rank: tf.reduce_any(rank != _NEVER),
             join,
@@ -66,20 +77,20 @@ class Merges(tf.Module):
             shape_invariants=(tf.TensorShape([None]),) * 3,
             parallel_iterations=1,
         )
-        return tf.RaggedTensor.from_value_rowids(ids, tf.gather(block_word, block), spelled.nrows(), validate=False)
+        return tf.RaggedTensor.from_value_rowids(ids, tf.gather(word_of, block), spelled.nrows(), validate=False)
 
-    def _rank(self, ids: tf.Tensor, block: tf.Tensor, block_word: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
+    def _rank(self, ids: tf.Tensor, block: tf.Tensor, chunk_of: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
         """The ranks of the pairs that start at these places. int32 [E]"""
         after = tf.minimum(at + 1, tf.size(ids, tf.int64) - 1)
-        left, right = (tf.gather(block_word, tf.gather(block, x)) for x in (at, after))
+        left, right = (tf.gather(chunk_of, tf.gather(block, x)) for x in (at, after))
         pair = tf.cast(tf.gather(ids, at), tf.int64) * self._size + tf.cast(tf.gather(ids, after), tf.int64)
         return tf.where((left == right) & (after > at), self._ranks.lookup(pair), _NEVER)
 
-    def _joined_now(self, rank: tf.Tensor, block: tf.Tensor, block_word: tf.Tensor) -> tf.Tensor:
+    def _joined_now(self, rank: tf.Tensor, block: tf.Tensor, chunk_of: tf.Tensor) -> tf.Tensor:
         """Where the pairs are that are safe to be joined, no two of them sharing a token. int64 [J]"""
-        count = tf.size(block_word)
+        count = tf.size(chunk_of)
         own = tf.math.unsorted_segment_min(rank, block, count)  # [K], _NEVER for a block without tokens
-        same = block_word[1:] == block_word[:-1]
+        same = chunk_of[1:] == chunk_of[:-1]
         left = tf.concat([[_NEVER], tf.where(same, own[:-1], _NEVER)], axis=0)[:count]
         right = tf.concat([tf.where(same, own[1:], _NEVER), [_NEVER]], axis=0)[:count]
         lowest = tf.minimum(own, tf.minimum(left, right))

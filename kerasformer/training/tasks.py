@@ -10,6 +10,7 @@ from kerasformer.data.batches import Batches
 from kerasformer.data.encoding import unlabelled
 from kerasformer.data.windows import Windows
 from kerasformer.errors import InputError
+from kerasformer.generation.generating import Generating
 from kerasformer.models import heads
 from kerasformer.training.losses import Crossentropy
 from kerasformer.training.next_token import summed_crossentropy
@@ -56,8 +57,11 @@ class Classifier(TrainingStep, heads.Classifier):
         return batches
 
 
-class CausalLM(TrainingStep, heads.CausalLM):
-    """Predicts the next token; see `models.heads.CausalLM`. A label below 0 is not to be predicted."""
+class CausalLM(TrainingStep, Generating, heads.CausalLM):
+    """Predicts the next token and continues texts; see `models.heads.CausalLM` and `generation.generating`.
+
+    A label below 0 is not to be predicted.
+    """
 
     batches_class = Windows
 

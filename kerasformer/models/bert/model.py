@@ -5,6 +5,7 @@ from keras import KerasTensor
 
 from kerasformer.layers.activations import ACTIVATIONS
 from kerasformer.layers.block import Block
+from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.embedding import TokenAndPositionEmbedding
 from kerasformer.layers.masks import padding_bias
@@ -55,9 +56,7 @@ class Bert(Model):
             )
             for i in range(config.num_layers)
         ]
-        self.pooler = keras.layers.Dense(
-            config.dim, "tanh", kernel_initializer=initializer, dtype=policy, name="pooler"
-        )
+        self.pooler = Dense(config.dim, "tanh", kernel_initializer=initializer, dtype=policy, name="pooler")
         self.build()
 
     def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:

@@ -1,0 +1,50 @@
+"""What differs from backend to backend: how a function is compiled, and what the machine computes fast."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+
+
+def compiled(function: Callable, variables: Sequence[keras.Variable], *, xla: bool) -> Callable:
+    """A pure function of tensors, compiled once for each shape of its inputs; it reads the variables at each call.
+
+    Args:
+        xla: on TensorFlow, compile with XLA rather than run TensorFlow's own kernels. JAX always uses XLA.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=xla, reduce_retracing=not xla)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        @jax.jit
+        def stateless(values, *inputs):  # what a jitted function reads by itself becomes a constant in it
+            with keras.StatelessScope(zip(variables, values, strict=True)):
+                return function(*inputs)
+
+        return lambda *inputs: stateless([variable.value for variable in variables], *inputs)
+    return function
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether the device computes in bfloat16, rather than emulate it: TPUs, GPUs of compute capability 8.0 or above,
+    and CPUs with avx512_bf16 or amx_bf16 instructions.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("TPU"):
+            return True
+        if gpus := tf.config.list_physical_devices("GPU"):
+            details = tf.config.experimental.get_device_details(gpus[0])
+            return details.get("compute_capability", (0, 0)) >= (8, 0)
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        if device.platform != "cpu":
+            return device.platform == "tpu" or float(getattr(device, "compute_capability", 0)) >= 8
+    flags = Path("/proc/cpuinfo")  # absent outside Linux
+    return flags.exists() and any(name in flags.read_text() for name in ("avx512_bf16", "amx_bf16"))

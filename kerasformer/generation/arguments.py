@@ -1,0 +1,148 @@
+"""What `generate` and `stream` are given, checked: every complaint says what was expected, what came and what to do."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from kerasformer.errors import InputError
+from kerasformer.generation.sampling import INT32, Rules
+
+Prompt = str | Sequence[int]
+
+
+def rules_of(
+    rows: int,
+    *,
+    max_new_tokens: int,
+    temperature: float | None,
+    top_k: int,
+    top_p: float,
+    repetition_penalty: float,
+    seed: int | Sequence[int] | None,
+) -> Rules:
+    """The rules of each row; see `Generating.generate`.
+
+    Raises:
+        InputError: a value of another type or out of its range.
+    """
+    _check("max_new_tokens", max_new_tokens, int, least=1)
+    if temperature is None:
+        temperature = 1.0 if top_k or top_p != 1 else 0.0
+    _check("temperature", temperature, float, least=0)
+    _check("top_k", top_k, int, least=0)
+    _check("top_p", top_p, float, above=0, most=1)
+    _check("repetition_penalty", repetition_penalty, float, above=0)
+    values = {
+        "max_new_tokens": np.int32(max_new_tokens),
+        "temperature": np.float32(temperature),
+        "top_k": np.int32(top_k),
+        "top_p": np.float32(top_p),
+        "repetition_penalty": np.float32(repetition_penalty),
+        "seed": _seeds(seed, rows),
+    }
+    return Rules(**{name: np.broadcast_to(value, rows) for name, value in values.items()})
+
+
+def check_beams(num_beams: int, length_penalty: float, rules: Rules, vocab_size: int) -> None:
+    """Raises InputError for a number of beams or a penalty out of its range, or beams beside drawing."""
+    _check("num_beams", num_beams, int, least=1, most=vocab_size // 2)
+    _check("length_penalty", length_penalty, float)
+    if num_beams > 1 and rules.temperature.any():
+        raise InputError(
+            f"expected beams or drawn tokens, got num_beams={num_beams} and temperature={rules.temperature[0]:g}; "
+            "leave temperature, top_k and top_p out, or take one beam"
+        )
+
+
+def stop_strings(stop: str | Sequence[str], is_text: bool) -> tuple[str, ...]:
+    """The stop strings as a tuple.
+
+    Raises:
+        InputError: an empty one, or any where the prompts are ids.
+    """
+    stop = (stop,) if isinstance(stop, str) else tuple(stop)
+    if odd := [string for string in stop if not isinstance(string, str) or not string]:
+        raise InputError(f"expected stop strings of a character or more, got {odd[0]!r}; leave it out")
+    if stop and not is_text:
+        raise InputError(f"expected texts as prompts where stop strings are given, got ids and {stop[0]!r}; pass texts")
+    return stop
+
+
+def prompt_rows(prompts: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool, bool]:
+    """The prompts as a list, whether one alone was given, and whether they are texts.
+
+    Raises:
+        InputError: none, or something else than texts or lists of ids.
+    """
+    if isinstance(prompts, np.ndarray):
+        prompts = prompts.tolist()
+    if isinstance(prompts, str):
+        return [prompts], True, True
+    prompts = list(prompts)
+    if all(isinstance(prompt, str) for prompt in prompts) and prompts:
+        return prompts, False, True
+    if prompts and _are_ids(prompts):
+        return [prompts], True, False
+    rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in prompts]
+    if not rows or not all(isinstance(row, Sequence) and not isinstance(row, str) and _are_ids(row) for row in rows):
+        raise InputError(f"expected texts or lists of token ids as prompts, got {prompts!r:.60}; pass one kind of them")
+    return rows, False, False
+
+
+def fitted(row: list[int], max_new_tokens: int, positions: int, truncate: bool) -> list[int]:
+    """The prompt, or with `truncate` as much of its end as leaves room for the new tokens.
+
+    Raises:
+        InputError: no room in the model's `positions`.
+    """
+    if truncate and max_new_tokens < positions:
+        return row[max_new_tokens - positions :]
+    if len(row) + max_new_tokens > positions:
+        raise InputError(
+            f"expected a prompt and max_new_tokens of at most {positions} tokens together, which the model has "
+            f"positions for, got {len(row)} and {max_new_tokens}; ask for fewer, or pass truncate_prompt=True"
+        )
+    return row
+
+
+def check_ids(rows: Sequence[Sequence[int]], vocab_size: int) -> None:
+    """Raises InputError for an id that the model has no embedding for."""
+    for row in rows:
+        if odd := [i for i in row if not 0 <= i < vocab_size]:
+            raise InputError(f"expected token ids from 0 to {vocab_size - 1}, got {odd[0]}; use the model's tokenizer")
+
+
+def _are_ids(row: Sequence) -> bool:
+    return all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in row)
+
+
+def _seeds(seed: int | Sequence[int] | None, rows: int) -> np.ndarray:
+    if seed is None:
+        return np.random.randint(INT32.max, size=rows, dtype=np.int32)
+    seeds = list(seed) if isinstance(seed, Sequence | np.ndarray) else [seed] * rows
+    for value in seeds:
+        _check("seed", value, int, least=0, most=INT32.max)
+    if len(seeds) != rows:
+        raise InputError(f"expected one seed, or {rows}, one for each prompt, got {len(seeds)}; give as many")
+    return np.array(seeds, np.int32)
+
+
+def _check(
+    name: str,
+    value: object,
+    kind: type,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+) -> None:
+    wanted = ["a whole number" if kind is int else "a number"]
+    wanted += [f"of at least {least}"] * (least is not None) + [f"above {above}"] * (above is not None)
+    wanted += [f"of at most {most}"] * (most is not None)
+    kinds = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not (
+        (least is None or value >= least) and (above is None or value > above) and (most is None or value <= most)
+    ):
+        raise InputError(f"expected {name} as {' '.join(wanted)}, got {value!r}; change it")

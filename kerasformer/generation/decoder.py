@@ -1,0 +1,123 @@
+"""A backbone's compiled functions for generation, and its weights in other number formats."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from keras import ops
+
+from kerasformer import backend
+from kerasformer.generation import beam, decoding
+from kerasformer.generation.precision import in_precision, is_in_precision
+from kerasformer.generation.sampling import Rules
+from kerasformer.models.base import Model
+
+# Columns are added up to a power of two, so that calls of like lengths share what is compiled.
+LEAST_COLUMNS = 16
+# With more rows than this TensorFlow's own kernels are faster than XLA's on a CPU.
+MOST_XLA_ROWS = 2
+
+# The new ids of each row, and whether it is done, bool [B].
+Chunk = tuple[list[list[int]], np.ndarray]
+
+
+def rounded(columns: int) -> int:
+    """The columns that are compiled for: a power of two."""
+    return max(LEAST_COLUMNS, 1 << (columns - 1).bit_length())
+
+
+class Decoder:
+    """Decodes batches of ids with one backbone; keeps what it compiled and converted for the next call.
+
+    Args:
+        backbone: its weights may change between calls.
+        end_id: ends a text.
+    """
+
+    def __init__(self, backbone: Model, end_id: int):
+        self.backbone, self.end_id = backbone, end_id
+        self._copies: dict[str, tuple[Model, np.ndarray]] = {}
+        self._functions: dict[tuple, Callable] = {}
+
+    def decode(
+        self, prompts: Sequence[Sequence[int]], rules: Rules, *, precision: str, xla: bool | None, chunk: int | None
+    ) -> Iterator[Chunk]:
+        """Yields the new ids of the rows and whether they are done, after every `chunk` tokens and at the end.
+
+        Who marks more rows as done ends them. Without a `chunk` there is one yield alone.
+        """
+        room = rounded(int(max(rules.max_new_tokens)))
+        model, precision = self.model(precision)
+        token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
+        prefill = self._compiled("prefill", model, precision, room=room, xla=False)
+        advance = self._compiled("advance", model, precision, xla=self._use_xla(len(prompts), xla))
+        state = prefill(token_ids, padding_mask, rules)
+        if chunk is None:
+            state, chunk = advance(state, rules, np.array(room, np.int32)), room
+        known = np.zeros(len(prompts), int)
+        while True:
+            ids, lengths, is_done = map(ops.convert_to_numpy, (state.token_ids, state.lengths, state.is_done))
+            is_done = is_done.copy()
+            yield [row[a:b].tolist() for row, a, b in zip(ids, known, lengths, strict=True)], is_done
+            if is_done.all():
+                return
+            known = lengths
+            state = advance(state._replace(is_done=is_done), rules, np.array(chunk, np.int32))
+
+    def search(
+        self, prompts: Sequence[Sequence[int]], rules: Rules, *, num_beams: int, length_penalty: float, precision: str
+    ) -> list[list[int]]:
+        """The new ids of each row by beam search."""
+        room = rounded(int(max(rules.max_new_tokens)))
+        model, precision = self.model(precision)
+        token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
+        function = self._compiled("search", model, precision, room=room, num_beams=num_beams, xla=False)
+        ids, lengths = function(token_ids, padding_mask, rules, np.full(len(prompts), length_penalty, np.float32))
+        pairs = zip(ops.convert_to_numpy(ids), ops.convert_to_numpy(lengths), strict=True)
+        return [row[:length].tolist() for row, length in pairs]
+
+    def model(self, precision: str) -> tuple[Model, str]:
+        """The backbone with weights of this precision, and the precision's name once "auto" is decided."""
+        if precision == "auto":
+            precision = "bfloat16" if backend.has_fast_bfloat16() else "float32"
+        if is_in_precision(self.backbone, precision):
+            return self.backbone, precision
+        sums = self._sums()
+        model, of_sums = self._copies.get(precision, (None, None))
+        if model is None or not np.array_equal(sums, of_sums, equal_nan=True):
+            model = in_precision(self.backbone, precision, into=model)
+            self._copies[precision] = model, sums
+        return model, precision
+
+    def _sums(self) -> np.ndarray:
+        """The sum of each variable: other ones tell that the weights have changed."""
+        if "sums" not in self._functions:
+
+            def sums():
+                return ops.stack([ops.sum(ops.cast(variable, "float32")) for variable in self.backbone.variables])
+
+            self._functions["sums"] = backend.compiled(sums, self.backbone.variables, xla=False)
+        return ops.convert_to_numpy(self._functions["sums"]())
+
+    def _compiled(self, name: str, model: Model, precision: str, *, xla: bool, **settings) -> Callable:
+        key = (name, precision, xla, *settings.values())
+        if key not in self._functions:
+            settings["end_id"] = self.end_id
+            function = {
+                "prefill": lambda *inputs: decoding.prefill(model, *inputs, **settings),
+                "advance": lambda state, rules, steps: decoding.advance(model, state, rules, steps=steps, **settings),
+                "search": lambda *inputs: beam.search(model, *inputs, **settings),
+            }[name]
+            self._functions[key] = backend.compiled(function, model.variables, xla=xla)
+        return self._functions[key]
+
+    def _use_xla(self, rows: int, xla: bool | None) -> bool:
+        return rows <= MOST_XLA_ROWS if xla is None else xla
+
+
+def padded(prompts: Sequence[Sequence[int]], columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and padding mask, int32 [B, columns], of prompts that are padded on the left."""
+    token_ids, padding_mask = np.zeros((2, len(prompts), columns), np.int32)
+    for ids, mask, prompt in zip(token_ids, padding_mask, prompts, strict=True):
+        ids[columns - len(prompt) :] = prompt
+        mask[columns - len(prompt) :] = 1
+    return token_ids, padding_mask

@@ -1,0 +1,161 @@
+"""`generate` and `stream`: prompts in, texts out."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from kerasformer.errors import InputError
+from kerasformer.generation.arguments import (
+    Prompt,
+    check_beams,
+    check_ids,
+    fitted,
+    prompt_rows,
+    rules_of,
+    stop_strings,
+)
+from kerasformer.generation.decoder import Chunk, Decoder
+from kerasformer.generation.precision import check_precision
+from kerasformer.generation.text import GrowingText
+
+# How many tokens are made between looks at whether a stop string has come.
+STOP_CHUNK = 8
+
+
+class Generating:
+    """Mixin before `heads.CausalLM`: continues texts."""
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        max_new_tokens: int = 100,
+        *,
+        temperature: float | None = None,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        stop: str | Sequence[str] = (),
+        seed: int | Sequence[int] | None = None,
+        precision: str = "auto",
+        truncate_prompt: bool = False,
+        xla: bool | None = None,
+    ) -> str | list[str] | list[int] | list[list[int]]:
+        """Continues prompts until the end of text: the new text of a text, the new ids of ids; a list for a list.
+
+        A row's continuation depends on its own prompt and seed, not on the rows beside it.
+
+        Args:
+            prompts: texts or lists of ids, or one of them; an empty one stands for the start of a text.
+            temperature: the scores are divided by it before a token is drawn; 0 takes the best token. By default 1
+                with `top_k` or `top_p`, and else 0.
+            top_k: draw among the k best tokens; 0 for all.
+            top_p: draw among the best tokens that have this probability together.
+            repetition_penalty: above 1, tokens that prompt and continuation hold become less likely.
+            num_beams: search the likeliest text with this many beams, instead of token by token.
+            length_penalty: of beams: above 0 longer texts are favoured, below 0 shorter ones.
+            stop: a text ends before the first of these strings. Beams are cut when the search is over.
+            seed: of the draws: the same one gives the same text. One for all rows or one for each; by default each
+                row has its own, of NumPy's global generator.
+            precision: of the weights: float32, bfloat16, or auto for what this machine does fast.
+            truncate_prompt: of a prompt that is too long, read the last tokens that leave room, instead of refusing it.
+            xla: compile the loop with XLA, on TensorFlow; by default where that is faster once it is compiled.
+
+        Raises:
+            InputError: a value out of its range, ids out of the vocabulary, values that contradict each other, or a
+                prompt and continuation longer than the model has positions for.
+        """
+        rows, is_one, is_text = self._rows(prompts, max_new_tokens, truncate_prompt)
+        stop = stop_strings(stop, is_text)
+        check_precision(precision)
+        rules = rules_of(
+            len(rows),
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+        )
+        check_beams(num_beams, length_penalty, rules, self.backbone.config.vocab_size)
+        if num_beams > 1:
+            settings = {"num_beams": num_beams, "length_penalty": length_penalty, "precision": precision}
+            chunks = iter([(self._decoder.search(rows, rules, **settings), np.ones(len(rows), bool))])
+        else:
+            chunk = STOP_CHUNK if stop else None
+            chunks = self._decoder.decode(rows, rules, precision=precision, xla=xla, chunk=chunk)
+        made = self._texts(chunks, len(rows), stop) if is_text else next(chunks)[0]
+        return made[0] if is_one else made
+
+    def stream(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int = 100,
+        *,
+        temperature: float | None = None,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+        precision: str = "auto",
+        truncate_prompt: bool = False,
+        xla: bool | None = None,
+    ) -> Iterator[str] | Iterator[int]:
+        """Yields what `generate` returns for one prompt, as it comes: pieces of text of whole characters, or ids."""
+        rows, is_one, is_text = self._rows(prompt, max_new_tokens, truncate_prompt)
+        if not is_one:
+            raise InputError("expected one prompt, got a list; call stream for each, or generate for all")
+        stop = stop_strings(stop, is_text)
+        check_precision(precision)
+        rules = rules_of(
+            1,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+        )
+        chunks = self._decoder.decode(rows, rules, precision=precision, xla=xla, chunk=1)
+        return self._pieces(chunks, stop) if is_text else (i for [ids], _ in chunks for i in ids)
+
+    def _pieces(self, chunks: Iterator[Chunk], stop: Sequence[str]) -> Iterator[str]:
+        text = GrowingText(self.tokenizer, stop)
+        for [ids], [is_done] in chunks:
+            if piece := text.add(ids, is_last=is_done):
+                yield piece
+            if text.is_stopped:
+                return
+
+    def _texts(self, chunks: Iterator[Chunk], rows: int, stop: Sequence[str]) -> list[str]:
+        """The text of each row; where a stop string has come, the row is marked as done."""
+        growing, made = [GrowingText(self.tokenizer, stop) for _ in range(rows)], [""] * rows
+        for new, is_done in chunks:
+            for i, (text, ids) in enumerate(zip(growing, new, strict=True)):
+                made[i] += text.add(ids, is_last=is_done[i])
+                is_done[i] |= text.is_stopped
+        return made
+
+    @property
+    def _decoder(self) -> Decoder:
+        if "_decoding" not in self.__dict__:
+            end_id = -1 if self.tokenizer is None else self.tokenizer.eot_id
+            # Set as an attribute, the copies of the backbone would be layers of this model to Keras.
+            self.__dict__["_decoding"] = Decoder(self.backbone, end_id)
+        return self.__dict__["_decoding"]
+
+    def _rows(
+        self, prompts: Prompt | Sequence[Prompt], max_new_tokens: int, truncate: bool
+    ) -> tuple[list[list[int]], bool, bool]:
+        """The ids of each prompt, whether there was one alone, and whether they were texts."""
+        rows, is_one, is_text = prompt_rows(prompts)
+        if self.tokenizer is None and (is_text or not all(map(len, rows))):
+            raise InputError("expected ids in each prompt, as the model has no tokenizer, got none; pass token ids")
+        if is_text:
+            rows = self.tokenizer.tokenize(rows)
+        config = self.backbone.config
+        check_ids(rows, config.vocab_size)
+        rows = [list(row) or [self.tokenizer.eot_id] for row in rows]
+        return [fitted(row, max_new_tokens, config.max_length, truncate) for row in rows], is_one, is_text
