@@ -10,6 +10,8 @@ __getattr__, __dir__, __all__ = attach(
         "BertConfig": "kerasformer.models.bert.config",
         "CausalLM": "kerasformer.training.tasks",
         "Classifier": "kerasformer.training.tasks",
+        "GPT": "kerasformer.models.gpt.model",
+        "GPTConfig": "kerasformer.models.gpt.config",
         "InputError": "kerasformer.errors",
         "WordPiece": "kerasformer.text.wordpiece",
         "check": "kerasformer.serving.check",
