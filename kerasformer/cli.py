@@ -13,9 +13,9 @@ from typing import Literal
 
 import tyro
 
-from kerasformer.config import Recipe
+from kerasformer.config import LanguageRecipe, Recipe, Run
 from kerasformer.errors import InputError
-from kerasformer.flags import nearest, parse
+from kerasformer.flags import nearest, parse, plain
 
 HELP = ("-h", "--help")
 # Packages that only some commands need: the extra that brings each.
@@ -71,7 +71,10 @@ def train(arguments: list[str]) -> None:
             "for example kerasformer train pipelines/bert_classify.py --help"
         )
     module = load_recipe(Path(arguments[0]))
-    recipe = parse(Recipe, arguments[1:], f"train {arguments[0]}", module.__doc__, default=module.recipe)
+    kind = type(module.recipe)
+    recipe = parse(kind, arguments[1:], f"train {arguments[0]}", module.__doc__, default=module.recipe)
+    if kind is LanguageRecipe:
+        return _train_language_model(recipe)
     examples = getattr(module, "examples", None) if recipe.data.train is None else None
     recipe.check(has_source=bool(recipe.data.train or examples))
     _import_tensorflow()
@@ -80,17 +83,30 @@ def train(arguments: list[str]) -> None:
     _print_json(run(recipe, examples() if examples else None))
 
 
-def evaluate(arguments: list[str]) -> None:
-    """Measure a run's best model on labelled texts: `kerasformer evaluate runs/news --data FILE`."""
+def _train_language_model(recipe: LanguageRecipe) -> None:
+    recipe.check(has_source=bool(recipe.data.train))
+    _import_tensorflow()
+    from kerasformer.training.language import train as run
 
-    def options(run: tyro.conf.Positional[Path], data: Path) -> tuple[Path, Path]:
+    _print_json(run(recipe))
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Measure a run's best model on held-out data: `kerasformer evaluate runs/news --data FILE`."""
+
+    def options(run: tyro.conf.Positional[Path], data: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
         return run, data
 
     run, data = parse(options, arguments, "evaluate", evaluate.__doc__)
     _import_tensorflow()
-    from kerasformer.training.train import evaluate_run
+    from kerasformer.training import language, train
+    from kerasformer.training.run import kind_of
 
-    _print_json(evaluate_run(run, data))
+    if kind_of(run) is LanguageRecipe:
+        return _print_json(language.evaluate_run(run, data))
+    if len(data) != 1:
+        raise InputError(f"expected one file of labelled texts, got {len(data)}; evaluate them in turn")
+    _print_json(train.evaluate_run(run, data[0]))
 
 
 def predict(arguments: list[str]) -> None:
@@ -154,15 +170,37 @@ def generate(arguments: list[str]) -> None:
 def export(arguments: list[str]) -> None:
     """Write the next version of a model for TF Serving: `kerasformer export runs/news saved_models/news`."""
 
-    def options(run: tyro.conf.Positional[Path], folder: tyro.conf.Positional[Path]) -> tuple[Path, Path]:
-        return run, folder
+    def options(
+        run: tyro.conf.Positional[Path],
+        folder: tyro.conf.Positional[Path],
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+    ) -> tuple[Path, Path, dict]:
+        """Write the next version of a model for TF Serving: `kerasformer export runs/news saved_models/news`.
 
-    run, folder = parse(options, arguments, "export", export.__doc__)
+        Args:
+            run: A run, or a model's folder.
+            folder: Holds the versions; the next one is made in it.
+            max_new_tokens: Of a language model: the most that a request can get (128, or half of its positions).
+            temperature: Of a language model: what serving_default draws with (0, the best token each time).
+            top_k: Of a language model: serving_default draws among the k best tokens (0, among all).
+            top_p: Of a language model: serving_default draws among the best that have this probability (1, all).
+            repetition_penalty: Of a language model: above 1 it repeats less (1).
+            seed: Of a language model: of serving_default's draws (0).
+        """
+        settings = {name: value for name, value in locals().items() if name not in ("run", "folder")}
+        return run, folder, {name: value for name, value in settings.items() if value is not None}
+
+    run, folder, settings = parse(options, arguments, "export", export.__doc__)
     _import_tensorflow()
+    from kerasformer.models.heads import from_folder
     from kerasformer.serving.export import export as write
-    from kerasformer.training.tasks import Classifier
 
-    print(write(Classifier.from_pretrained(_model_of(run), dtype="float32"), folder))
+    print(write(from_folder(_model_of(run), dtype="float32"), folder, **settings))
 
 
 def check(arguments: list[str]) -> int:
@@ -196,10 +234,10 @@ def serve(arguments: list[str]) -> None:
 
 
 def tokenizer(arguments: list[str]) -> None:
-    """Train a vocabulary: `kerasformer tokenizer wordpiece --vocab-size 8000 --output DIR FILES...`."""
+    """Train a vocabulary: `kerasformer tokenizer wordpiece|bpe|char --vocab-size 8000 --output DIR FILES...`."""
 
     def options(
-        kind: tyro.conf.Positional[Literal["wordpiece"]],
+        kind: tyro.conf.Positional[Literal["wordpiece", "bpe", "char"]],
         files: tyro.conf.Positional[tuple[Path, ...]],
         output: Path,
         vocab_size: int = 8000,
@@ -207,18 +245,63 @@ def tokenizer(arguments: list[str]) -> None:
     ) -> tuple:
         return kind, files, output, vocab_size, lowercase
 
-    _, files, output, vocab_size, lowercase = parse(options, arguments, "tokenizer", tokenizer.__doc__)
+    kind, files, output, vocab_size, lowercase = parse(options, arguments, "tokenizer", tokenizer.__doc__)
+    given = {plain(word).removeprefix("no-") for word in arguments}
+    for flag, kinds in {"vocab-size": ("wordpiece", "bpe"), "lowercase": ("wordpiece",)}.items():
+        if flag in given and kind not in kinds:
+            raise InputError(f"expected no --{flag} for {kind}, got one; it is for {' and '.join(kinds)}: leave it out")
     from kerasformer.files import new_folder
-    from kerasformer.text.vocabulary import train_wordpiece
+    from kerasformer.text import vocabulary
 
+    progress = sys.stderr.isatty()
     with new_folder(output) as folder:
-        trained = train_wordpiece(files, vocab_size=vocab_size, lowercase=lowercase, progress=sys.stderr.isatty())
+        if kind == "wordpiece":
+            trained = vocabulary.train_wordpiece(files, vocab_size=vocab_size, lowercase=lowercase, progress=progress)
+        elif kind == "bpe":
+            trained = vocabulary.train_bpe(files, vocab_size=vocab_size, progress=progress)
+        else:
+            trained = vocabulary.train_char(files)
         trained.save(folder)
+    print(output)
+
+
+def prepare(arguments: list[str]) -> None:
+    """Tokenize texts to train a language model on: `kerasformer prepare --tokenizer DIR --output DIR FILES...`."""
+
+    def options(
+        files: tyro.conf.Positional[tuple[Path, ...]],
+        tokenizer: Path,
+        output: Path,
+        documents: Literal["files", "lines"] = "files",
+        validation: float = 0.1,
+        validation_files: tuple[Path, ...] = (),
+        text_column: str = "text",
+        encoding: str = "utf-8",
+        seed: int = 0,
+    ) -> tuple[Path, Path, tuple]:
+        """Tells of the flags.
+
+        Args:
+            files: .txt, .jsonl (each also as .gz), .parquet, or folders of them
+            documents: what a document of a .txt file is: the file or each line of it
+            validation: share to hold out: of one .txt file its last characters, else one document of every 1 / share
+            validation_files: files to hold out instead
+            seed: of the draw of documents
+        """
+        return tokenizer, output, (files, validation, validation_files, documents, text_column, encoding, seed)
+
+    tokenizer, output, texts = parse(options, arguments, "prepare", prepare.__doc__)
+    from kerasformer.data.documents import Texts
+    from kerasformer.data.prepare import prepare as write
+    from kerasformer.text.bpe import BPE
+
+    write(Texts(*texts), output, tokenizer=BPE.from_folder(tokenizer))
     print(output)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "tokenizer": tokenizer,
+    "prepare": prepare,
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
@@ -268,7 +351,7 @@ def load_recipe(path: Path) -> ModuleType:
         line = lines[-1] if lines else getattr(error, "lineno", None) or 1
         reason = " ".join(f"{type(error).__name__}: {getattr(error, 'msg', error)}".split())
         raise InputError(f"expected a recipe that runs, got {reason} in {path}, line {line}; mend it") from error
-    if not isinstance(getattr(module, "recipe", None), Recipe):
+    if not isinstance(getattr(module, "recipe", None), Run):
         raise InputError(f"expected `recipe = Recipe(...)` in {path}, got none; see pipelines/ for examples")
     return module
 

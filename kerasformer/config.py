@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from kerasformer.errors import InputError
 
@@ -69,43 +69,129 @@ class Pretrained:
 
 
 @dataclass(frozen=True)
-class Train:
-    """How the model learns."""
+class Training:
+    """How any model learns."""
 
-    epochs: int = 3
     learning_rate: float = 5e-5
-    """At the end of the warm-up; it falls linearly to zero at the end."""
+    """At the end of the warm-up; it falls from there on."""
     warmup: float = 0.1
     """Share of the steps in which the rate rises."""
     weight_decay: float = 0.01
     """Of matrices; biases and normalisations are not decayed."""
     clip_norm: float = 1.0
     """Gradients are cut to this global norm."""
-    label_smoothing: float = 0.0
-    class_weights: Literal["none", "balanced"] = "none"
-    """balanced: a class counts in inverse proportion to its frequency."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the machine computes it natively."""
     compile: Literal["auto", "xla", "none"] = "auto"
     """auto: XLA for the model where a few measured steps say that it pays."""
-    monitor: Literal["val_accuracy", "val_macro_f1", "val_loss"] = "val_accuracy"
-    """Decides which epoch is the best one (without a validation set the last is)."""
-    early_stopping: int = 0
-    """Stop after this many epochs without a better one; 0 never does."""
     seed: int = 0
     """Of fresh weights and dropout."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A training run, from files to a model folder."""
+class Train(Training):
+    """How a classifier learns. The learning rate falls linearly to zero."""
+
+    epochs: int = 3
+    label_smoothing: float = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: a class counts in inverse proportion to its frequency."""
+    monitor: Literal["val_accuracy", "val_macro_f1", "val_loss"] = "val_accuracy"
+    """Decides which epoch is the best one (without a validation set the last is)."""
+    early_stopping: int = 0
+    """Stop after this many epochs without a better one; 0 never does."""
+
+
+@dataclass(frozen=True)
+class LanguageData:
+    """The text that a language model learns from."""
+
+    train: tuple[Path, ...] = ()
+    """A folder that `kerasformer prepare` wrote; or .txt, .jsonl (each also .gz), .parquet, or folders of them."""
+    validation: tuple[Path, ...] = ()
+    """Files of their own to validate on; otherwise `split` holds text out. Not for a prepared folder."""
+    split: float = 0.1
+    """Share held out for validation: the end of a single .txt file, else documents; 0 for none."""
+    tokenizer: str | None = None
+    """Of text files: a folder; or char or bpe, to be trained on them. A checkpoint brings its own."""
+    vocab_size: int = 8192
+    """Of a bpe tokenizer that is to be trained."""
+    documents: Literal["files", "lines"] = "files"
+    """What a document of a .txt file is."""
+    text_column: str = "text"
+    encoding: str = "utf-8"
+    order: Literal["random", "consecutive"] = "random"
+    """random: windows start anywhere; consecutive: they lie end to end, each once an epoch."""
+    batch_size: int = 16
+    max_length: int = 1024
+    """Tokens of a window, and the longest input of a fresh model."""
+    seed: int = 0
+    """Of the order and of what is held out."""
+
+    @property
+    def texts(self) -> dict[str, Any]:
+        """What `data.Texts` is told of the files."""
+        held_out = {"validation": self.split, "validation_files": self.validation}
+        columns = {"text_column": self.text_column, "encoding": self.encoding}
+        return {**held_out, "documents": self.documents, **columns}
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """The GPT to go on from, or a fresh one."""
+
+    from_pretrained: Path | None = None
+    """A Hugging Face folder, whose weights, sizes and tokenizer hold then."""
+    preset: str | None = None
+    """A published size, such as gpt2; the sizes below go before it."""
+    num_layers: int | None = None
+    num_heads: int | None = None
+    dim: int | None = None
+    mlp_dim: int | None = None
+    """Four times `dim` by default."""
+    dropout: float = 0.0
+    """Of a fresh model."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes that are given, and the one that follows from another."""
+        names = ("num_layers", "num_heads", "dim", "mlp_dim")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return {"mlp_dim": 4 * self.dim, **given} if self.dim is not None else given
+
+
+@dataclass(frozen=True)
+class LanguageTrain(Training):
+    """How a language model learns: for a number of steps, or of epochs."""
+
+    learning_rate: float = 6e-4
+    weight_decay: float = 0.1
+    warmup: float = 0.02
+    steps: int | None = None
+    epochs: int | None = None
+    """Of about as many tokens as there are; evaluates after each."""
+    schedule: Literal["linear", "cosine", "wsd"] = "cosine"
+    """How the rate falls; wsd: stable, then linearly in the last fifth."""
+    min_learning_rate: float = 0.0
+    """At the end."""
+    beta_1: float = 0.9
+    beta_2: float = 0.95
+    evaluate_every: int = 0
+    """Steps between evaluations, which has to divide `steps`; 0: one evaluation, at the end."""
+    evaluation_batches: int = 0
+    """How much of the validation set they read; 0 for all. The final figures are of all."""
+    steps_per_execution: int = 1
+    """Steps between looks at the progress: more of them make steps of milliseconds cheaper."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every recipe has: a name, a folder, and rules for its fields."""
 
     name: str
     """The run's folder below `runs`."""
-    data: Data = field(default_factory=Data)
-    model: Pretrained = field(default_factory=Pretrained)
-    train: Train = field(default_factory=Train)
-    runs: Path = Path("runs")
+    runs: Path = field(default=Path("runs"), kw_only=True)
+    rules: ClassVar[dict[str, "Rule"]]
 
     @property
     def folder(self) -> Path:
@@ -122,9 +208,8 @@ class Recipe:
         """
         if not has_source:
             raise InputError("expected a training set, got none; pass --data.train PATH")
-        if self.model.from_pretrained is None:
-            raise InputError("expected a checkpoint folder to start from, got none; pass --model.from_pretrained DIR")
-        for flag, (holds, expectation) in RULES.items():
+        self._check_model()
+        for flag, (holds, expectation) in self.rules.items():
             if not holds(value := attrgetter(flag)(self)):
                 raise InputError(f"expected --{flag} as {expectation}, got {value!r}; change it")
         if self.folder.exists():
@@ -133,6 +218,53 @@ class Recipe:
             )
         if files := [path for path in self.folder.parents if path.is_file()]:
             raise InputError(f"expected a folder to put the run in, got the file {files[0]}; choose another --runs")
+
+    def _check_model(self) -> None:
+        """Raises InputError where the recipe does not say which model to train."""
+
+
+@dataclass(frozen=True)
+class Recipe(Run):
+    """A training run, from labelled texts to a classifier's folder."""
+
+    data: Data = field(default_factory=Data)
+    model: Pretrained = field(default_factory=Pretrained)
+    train: Train = field(default_factory=Train)
+
+    def _check_model(self) -> None:
+        if self.model.from_pretrained is None:
+            raise InputError("expected a checkpoint folder to start from, got none; pass --model.from_pretrained DIR")
+
+
+@dataclass(frozen=True)
+class LanguageRecipe(Run):
+    """A training run, from text to a language model's folder."""
+
+    data: LanguageData = field(default_factory=LanguageData)
+    model: LanguageModel = field(default_factory=LanguageModel)
+    train: LanguageTrain = field(default_factory=LanguageTrain)
+
+    def check(self, has_source: bool = True) -> None:
+        """See Run."""
+        super().check(has_source)
+        train = self.train
+        if (train.steps is None) == (train.epochs is None):
+            got = "none" if train.steps is None else "both"
+            raise InputError(f"expected --train.steps or --train.epochs, got {got}; set one, and the other to None")
+        if train.evaluate_every and (train.steps or 1) % train.evaluate_every:
+            raise InputError(
+                f"expected --train.evaluate_every to divide --train.steps, got {train.evaluate_every} and "
+                f"{train.steps}; change one of them"
+            )
+
+    def _check_model(self) -> None:
+        model = self.model
+        whole = {"num_layers", "num_heads", "dim"} <= model.sizes.keys()
+        if model.from_pretrained is None and model.preset is None and not whole:
+            raise InputError(
+                "expected a model, got none; pass --model.from_pretrained DIR, --model.preset NAME, or "
+                "--model.num_layers, --model.num_heads and --model.dim"
+            )
 
 
 Rule = tuple[Callable[[Any], bool], str]  # whether a value will do, and what will, in words
@@ -149,20 +281,53 @@ def _choice(kind: Any) -> Rule:
 
 SHARE: Rule = lambda value: isinstance(value, int | float) and 0 <= value < 1, "a share of at least 0 and below 1"
 AMOUNT: Rule = lambda value: isinstance(value, int | float) and 0 <= value < math.inf, "a number of at least 0"
+
+
+def _choices(part: type, name: str) -> dict[str, Rule]:
+    """The fields of a recipe's part that are one of a few words."""
+    return {f"{name}.{f.name}": _choice(f.type) for f in fields(part) if get_origin(f.type) is Literal}
+
+
+def _or_none(rule: Rule) -> Rule:
+    return lambda value: value is None or rule[0](value), rule[1]
+
+
 # What the fields of a recipe can be, by their flags.
-RULES: dict[str, Rule] = {
+_COMMON: dict[str, Rule] = {
     "name": (lambda value: bool(str(value).strip()), "a name"),
     "data.split": SHARE,
-    "data.max_length": _whole(3),
     "data.batch_size": _whole(1),
     "data.seed": _whole(0),
-    "model.dropout": (lambda value: value is None or SHARE[0](value), SHARE[1]),
-    "train.epochs": _whole(1),
     "train.learning_rate": AMOUNT,
     "train.warmup": SHARE,
     "train.weight_decay": AMOUNT,
     "train.clip_norm": AMOUNT,
+    "train.seed": _whole(0, 2**32 - 1),
+}
+Recipe.rules = _COMMON | {
+    "data.max_length": _whole(3),
+    "model.dropout": _or_none(SHARE),
+    "train.epochs": _whole(1),
     "train.label_smoothing": SHARE,
     "train.early_stopping": _whole(0),
-    "train.seed": _whole(0, 2**32 - 1),
-} | {f"train.{f.name}": _choice(f.type) for f in fields(Train) if get_origin(f.type) is Literal}
+    **_choices(Train, "train"),
+}
+LanguageRecipe.rules = _COMMON | {
+    "data.vocab_size": _whole(257),
+    "data.max_length": _whole(1),
+    "model.num_layers": _or_none(_whole(1)),
+    "model.num_heads": _or_none(_whole(1)),
+    "model.dim": _or_none(_whole(1)),
+    "model.mlp_dim": _or_none(_whole(1)),
+    "model.dropout": SHARE,
+    "train.steps": _or_none(_whole(1)),
+    "train.epochs": _or_none(_whole(1)),
+    "train.min_learning_rate": AMOUNT,
+    "train.beta_1": SHARE,
+    "train.beta_2": SHARE,
+    "train.evaluate_every": _whole(0),
+    "train.evaluation_batches": _whole(0),
+    "train.steps_per_execution": _whole(1),
+    **_choices(LanguageData, "data"),
+    **_choices(LanguageTrain, "train"),
+}

@@ -46,8 +46,8 @@ def parse(options: Callable, arguments: list[str], command: str, description: st
             tyro.cli(options, args=["--help"], **settings)
         flags = re.findall(r"--[a-z][\w.-]*", text.getvalue())
         # A misspelt flag is told before what is missing for lack of it.
-        known = {_plain(flag) for flag in flags}
-        strange = unknown or [word for word in arguments if re.match(r"--\w", word) and _plain(word) not in known]
+        known = {plain(flag) for flag in flags}
+        strange = unknown or [word for word in arguments if re.match(r"--\w", word) and plain(word) not in known]
         said = _stranger(strange[0], flags, command) if strange else _reworded(complaint.getvalue())
         raise InputError(f"{said}; see kerasformer {command} --help")
     return values
@@ -55,12 +55,12 @@ def parse(options: Callable, arguments: list[str], command: str, description: st
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the known name that was probably meant."""
-    plain = {_plain(other): other for other in known}
-    near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.5)
-    return f" (did you mean {plain[near[0]]}?)" if near else ""
+    known = {plain(other): other for other in known}
+    near = difflib.get_close_matches(plain(name), known, n=1, cutoff=0.5)
+    return f" (did you mean {known[near[0]]}?)" if near else ""
 
 
-def _plain(flag: str) -> str:
+def plain(flag: str) -> str:
     """The name of a flag, which can be written with dashes or underscores, and with its value."""
     return flag.partition("=")[0].strip("-").replace("_", "-")
 

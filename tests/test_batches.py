@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kerasformer.config import Augment
 from kerasformer.data.batches import STRIDE, Batches
 from kerasformer.errors import InputError
+from kerasformer.text.vocabulary import train_char
 from kerasformer.text.wordpiece import WordPiece
 
 TOKENIZER = WordPiece.from_folder(Path(__file__).parent / "golden" / "bert_tiny")
@@ -200,3 +201,19 @@ def test_batches_of_an_epoch_are_augmented_independently():
 def test_rates_of_zero_change_nothing():
     batches = make(augment=Augment())
     assert sorted(tokens(batches)) == [(i, row(batches, i).tolist()) for i in range(50)]
+
+
+def test_augmentation_of_rows_that_nothing_frames(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("a bb ccc")
+    bpe, texts = train_char([path]), ["a bb ccc", "", "ccc a"]
+    encoded = bpe.encode(texts, max_length=8)
+    batches = Batches(encoded, bpe, 8, batch_size=3, augment=Augment(replace=0.5, insert=0.9, swap=0.5), shuffle=True)
+    rows = {}
+    for epoch in range(8):
+        [inputs] = batches.dataset([epoch])
+        for i, ids, real in zip(batches.order(epoch)[0], inputs["token_ids"], inputs["padding_mask"], strict=True):
+            rows.setdefault(i, []).append(ids.numpy()[real.numpy() == 1].tolist())
+    assert all(row == [bpe.eot_id] for row in rows[1])
+    assert all(bpe.eot_id not in row and len(row) <= 8 for i in (0, 2) for row in rows[i])
+    assert len({bpe.decode(row) for row in rows[0]}) > 1

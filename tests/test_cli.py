@@ -20,7 +20,16 @@ from typing import Literal, get_origin
 import pytest
 
 from kerasformer.cli import COMMANDS, main
-from kerasformer.config import RULES, Data, Pretrained, Train
+from kerasformer.config import (
+    Data,
+    LanguageData,
+    LanguageModel,
+    LanguageRecipe,
+    LanguageTrain,
+    Pretrained,
+    Recipe,
+    Train,
+)
 
 ROOT = Path(__file__).parent.parent
 RECIPE = "from kerasformer.config import Data, Recipe, Train\nrecipe = Recipe('a', Data(max_length=16))\n"
@@ -86,8 +95,11 @@ def each(*rows: tuple[str, str]):
 
 
 @each(
-    ("trian", "expected a command among tokenizer, train, …got 'trian' (did you mean train?)…kerasformer --help"),
-    ("xyzzy", "expected a command among tokenizer, train, …got 'xyzzy'; kerasformer --help"),
+    (
+        "trian",
+        "expected a command among tokenizer, prepare, train, …got 'trian' (did you mean train?)…kerasformer --help",
+    ),
+    ("xyzzy", "expected a command among tokenizer, prepare, train, …got 'xyzzy'; kerasformer --help"),
     ("train", "expected a recipe first, got none…kerasformer train pipelines/bert_classify.py --help"),
     ("train --data.train a.csv", "expected a recipe first, got --data.train"),
     ("train recipe.py more", "expected nothing more of kerasformer train recipe.py, got 'more'"),
@@ -108,8 +120,11 @@ def each(*rows: tuple[str, str]):
     ("check a b", "expected nothing more of kerasformer check, got 'b'"),
     ("serve", "expected PATH folder, got none…kerasformer serve --help"),
     ("serve a --rest-port http", "expected --rest-port as a number (int), got 'http'"),
-    ("tokenizer", "expected {wordpiece} kind, …--output PATH, got none"),
-    ("tokenizer unigram notes.txt --output out", "expected kind as one of 'wordpiece', got 'unigram'"),
+    ("prepare notes.txt", "expected --tokenizer PATH, --output PATH, got none…kerasformer prepare --help"),
+    ("prepare --documents words", "expected --documents as one of 'files', 'lines', got 'words'"),
+    ("prepare --tokenizer bpe --output out --validation some", "expected --validation as a number (float), got 'some'"),
+    ("tokenizer", "expected {wordpiece,bpe,char} kind, …--output PATH, got none"),
+    ("tokenizer unigram notes.txt --output out", "expected kind as one of 'wordpiece', 'bpe', 'char', got 'unigram'"),
 )
 def test_a_command_that_cannot_be_read_is_refused(assert_refused, command, said):
     assert_refused(command, said)
@@ -117,6 +132,7 @@ def test_a_command_that_cannot_be_read_is_refused(assert_refused, command, said)
 
 TYPOS = {
     "tokenizer": ("tokenizer wordpiece notes.txt --output out --vocab-sise 9", "--vocab-size"),
+    "prepare": ("prepare notes.txt --tokenizr bpe --output out", "--tokenizer"),
     "train": ("train recipe.py --train.epocs 3", "--train.epochs"),
     "evaluate": ("evaluate --dta animals.csv", "--data"),
     "predict": ("predict model text --txt_pair=other", "--text-pair"),
@@ -246,11 +262,18 @@ def test_a_share_of_words_out_of_range_is_refused(assert_refused, name):
     assert_refused(f"{TRAIN} --data.augment.{name} 1", said)
 
 
-def test_every_number_and_choice_of_a_recipe_has_a_rule():
-    groups = {"data": Data, "model": Pretrained, "train": Train}
+@pytest.mark.parametrize(
+    ("recipe", "groups"),
+    [
+        (Recipe, {"data": Data, "model": Pretrained, "train": Train}),
+        (LanguageRecipe, {"data": LanguageData, "model": LanguageModel, "train": LanguageTrain}),
+    ],
+)
+def test_every_number_and_choice_of_a_recipe_has_a_rule(recipe, groups):
     fields = {f"{name}.{f.name}": f.type for name, group in groups.items() for f in dataclasses.fields(group)}
-    kinds = (int, float, float | None)
-    assert RULES.keys() == {"name"} | {f for f, kind in fields.items() if kind in kinds or get_origin(kind) is Literal}
+    kinds = (int, float, float | None, int | None)
+    named = {f for f, kind in fields.items() if kind in kinds or get_origin(kind) is Literal}
+    assert recipe.rules.keys() == {"name"} | named
 
 
 BREAKAGES = {
@@ -293,13 +316,24 @@ def test_a_broken_model_is_refused(assert_refused, bert_tiny, command, breakage)
     ("check runs", "expected runs/saved_model.pb or runs/1/saved_model.pb, got neither"),
     ("serve none", "expected a folder of models, found none at none: export a model there first"),
     ("serve runs", "expected runs/<model>/<integer version>/saved_model.pb, found no such model"),
-    ("tokenizer wordpiece --output out", "found no word in 0 files"),
+    ("prepare notes.txt --tokenizer none --output out", "none: expected tokenizer.json"),
+    ("prepare notes.txt --tokenizer model --output out", "model: expected tokenizer.json, vocab.json…got none of them"),
+    ("prepare notes.txt --tokenizer model --output out --validation 1", "below 1 for validation, got 1.0"),
+    ("tokenizer wordpiece --output out", "files: expected text, got no file"),
     ("tokenizer wordpiece none.txt --output out", "none.txt: expected a text file, found none"),
     ("tokenizer wordpiece empty.csv --output out", "empty.csv: expected text, got an empty file"),
     ("tokenizer wordpiece latin.csv --output out", "latin.csv, line 3: expected UTF-8, got byte 0xe9"),
     ("tokenizer wordpiece notes.txt --output runs", "expected a new or empty folder, got runs, which is in use"),
     ("tokenizer wordpiece notes.txt --output notes.txt/out", "got [Errno …: 'notes.txt…; check path, rights and space"),
     ("tokenizer wordpiece notes.txt --output out --vocab-size 9", "vocab_size: expected at least…got 9"),
+    ("tokenizer bpe notes.txt --output out --vocab-size 256", "vocab_size: expected at least 257…got 256"),
+    (
+        "tokenizer bpe notes.txt --output out --no-lowercase",
+        "expected no --lowercase for bpe…it is for wordpiece: leave",
+    ),
+    ("tokenizer char notes.txt --output out --vocab-size=300", "no --vocab-size for char…for wordpiece and bpe: leave"),
+    ("tokenizer char --output out", "files: expected text, got no file"),
+    ("tokenizer bpe latin.csv --output out", "latin.csv, line 3: expected UTF-8, got byte 0xe9"),
 )
 def test_a_command_refuses(assert_refused, command, said):
     assert_refused(command, said)

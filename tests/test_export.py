@@ -1,23 +1,21 @@
 """An exported model: the same answers as the model in Python, whatever loads it, and nothing that a server refuses."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from exported import Call, in_python, in_session, ops_of, strings
 
 import kerasformer as kf
 from kerasformer.data.encoding import unlabelled
 from kerasformer.errors import InputError
 from kerasformer.serving import warmup
 from kerasformer.serving.check import inspect
-from kerasformer.serving.export import Served, next_version
+from kerasformer.serving.classifier import ServedClassifier
+from kerasformer.serving.export import next_version
 from kerasformer.serving.ops import SERVERS, TEXT_OPS
-from kerasformer.serving.session import load
 
 LABELS = ["cat, or kitten", "Hündin", "犬 or other"]
 LONG = "the cats ran on a mat . " * 20  # far more than the model's 24 positions
@@ -54,39 +52,9 @@ def pair_version(pair_model, tmp_path_factory) -> Path:
     return kf.export(pair_model, tmp_path_factory.mktemp("saved_models") / "pairs")
 
 
-Call = Callable[..., dict[str, np.ndarray]]
-
-
-def in_python(version: Path) -> Call:
-    """Calls signatures through `tf.saved_model.load`."""
-    signatures = tf.saved_model.load(version).signatures
-
-    def call(signature: str, **inputs) -> dict[str, np.ndarray]:
-        outputs = signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
-        return {name: value.numpy() for name, value in outputs.items()}
-
-    return call
-
-
-def in_session(version: Path) -> Call:
-    """Calls signatures through a session, as TF Serving does."""
-    session, graph = load(version)
-
-    def call(signature: str, **inputs) -> dict[str, np.ndarray]:
-        tensors = graph.signature_def[signature]
-        feeds = {tensors.inputs[name].name: value for name, value in inputs.items()}
-        return session.run({name: info.name for name, info in tensors.outputs.items()}, feeds)
-
-    return call
-
-
 @pytest.fixture(scope="module", params=[in_python, in_session])
 def call(request, version) -> Call:
     return request.param(version)
-
-
-def strings(texts) -> np.ndarray:
-    return np.array([text.encode() for text in texts], object)
 
 
 def assert_answers(outputs: dict[str, np.ndarray], probabilities: np.ndarray, atol: float = 1e-5) -> None:
@@ -165,9 +133,7 @@ def test_the_warm_up_is_of_the_kind_that_clients_send(version, pair_version):
 
 
 def test_the_graph_is_of_core_operations_that_keep_no_state(version):
-    [graph] = SavedModel.FromString((version / "saved_model.pb").read_bytes()).meta_graphs
-    nodes = [*graph.graph_def.node, *(node for f in graph.graph_def.library.function for node in f.node_def)]
-    ops = {node.op for node in nodes}
+    ops = ops_of(version)
     assert "LookupTableFindV2" in ops and "MatMul" in ops
     assert not ops & TEXT_OPS
     strange = [op for op in ops if ">" in op or "Xla" in op or "Mutable" in op or "PyFunc" in op or "Random" in op]
@@ -223,15 +189,17 @@ def test_the_next_version(tmp_path, names, expected):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("step", ["kerasformer.serving.export.Served.save", "kerasformer.serving.warmup.write"])
+@pytest.mark.parametrize(
+    "step", ["kerasformer.serving.classifier.ServedClassifier.save", "kerasformer.serving.warmup.write"]
+)
 def test_an_export_that_is_broken_off_leaves_nothing(model, tmp_path, monkeypatch, error, step):
-    def save(served: Served, folder: Path) -> None:
+    def save(served: ServedClassifier, folder: Path) -> None:
         (folder / "saved_model.pb").write_bytes(b"half of")
 
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(Served, "save", save)
+    monkeypatch.setattr(ServedClassifier, "save", save)
     monkeypatch.setattr(step, fail)
     (tmp_path / "1").mkdir()
     with pytest.raises(error):

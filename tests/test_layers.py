@@ -3,20 +3,26 @@
 Tolerance 1e-5: float32 keeps seven digits, and no sum here has more than a few dozen terms.
 """
 
+import importlib.util
 import math
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from kerasformer.layers.activations import ACTIVATIONS, gelu
-from kerasformer.layers.attention import SelfAttention
+from kerasformer.layers.attention import Cache, SelfAttention
 from kerasformer.layers.block import Block
+from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.embedding import TokenAndPositionEmbedding
 from kerasformer.layers.masks import causal_bias, padding_bias
 from kerasformer.layers.mlp import MLP
+from kerasformer.layers.norm import LayerNorm
 from kerasformer.layers.residual import Residual
 
 B, T, D, N = 2, 5, 8, 2
@@ -54,13 +60,13 @@ def exact_gelu(x: np.ndarray) -> np.ndarray:
 
 def attention(x: np.ndarray, w: dict[str, np.ndarray], seen: np.ndarray) -> np.ndarray:
     """Attention of every position over the keys where `seen` [B, T, S] holds."""
-    query, key, value = np.split(x @ w["query_key_value/kernel"] + w["query_key_value/bias"], 3, axis=-1)
+    query, key, value = np.split(x @ w["query_key_value/kernel"].T + w["query_key_value/bias"], 3, axis=-1)
     heads = []
     for h in range(N):
         part = slice(h * D // N, (h + 1) * D // N)
         scores = query[..., part] @ key[..., part].swapaxes(1, 2) / math.sqrt(D // N)
         heads.append(softmax(np.where(seen, scores, -1e9)) @ value[..., part])
-    return np.concatenate(heads, axis=-1) @ w["output/kernel"] + w["output/bias"]
+    return np.concatenate(heads, axis=-1) @ w["output/kernel"].T + w["output/bias"]
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
@@ -72,15 +78,24 @@ def test_attention_equals_numpy(is_causal):
     np.testing.assert_allclose(ours, attention(x, weights_of(layer), seen == 1), **TOLERANCE)
 
 
-def test_attention_with_a_cache_equals_attention_at_once():
-    layer, x = randomized(SelfAttention(N, is_causal=True), B, T, D), numbers(B, T, D)
-    prompt, cache = layer(x[:, :2], cache=(np.zeros((B, N, 0, D // N)),) * 2)
+@pytest.mark.parametrize("window", [0, 1, 3])
+@pytest.mark.parametrize("room", [T, T + 4])
+def test_attention_with_a_cache_equals_attention_at_once(window, room):
+    layer, x = randomized(SelfAttention(N, is_causal=True, window=window), B, T, D), numbers(B, T, D)
+    empty = np.zeros((B, N, room, D // N), np.float32)
+    prompt, cache = layer(x[:, :2], cache=Cache(empty, empty))
     parts = [prompt]
     for t in range(2, T):
-        step, cache = layer(x[:, t : t + 1], cache=cache)
+        step, cache = layer(x[:, t : t + 1], cache=cache, start=np.int32(t))
         parts.append(step)
     np.testing.assert_allclose(np.concatenate(parts, axis=1), layer(x), **TOLERANCE)
-    assert tuple(cache[0].shape) == (B, N, T, D // N)
+    assert tuple(cache.keys.shape) == (B, N, room, D // N)
+
+
+def test_a_window_bounds_what_a_position_sees():
+    layer, x = randomized(SelfAttention(N, is_causal=True, window=2), B, T, D), numbers(B, T, D)
+    seen = np.broadcast_to(np.tri(T) - np.tri(T, k=-2), (B, T, T)) == 1
+    np.testing.assert_allclose(layer(x), attention(x, weights_of(layer), seen), **TOLERANCE)
 
 
 def test_hidden_keys_do_not_matter():
@@ -98,8 +113,9 @@ def test_a_row_of_padding_alone_stays_finite():
     assert np.isfinite(layer(numbers(B, T, D), attention_bias=padding_bias(np.zeros((B, T)), "float32"))).all()
 
 
-def test_causal_bias_counts_the_cache():
-    np.testing.assert_array_equal(causal_bias(2, "float32", 1)[0, 0] < 0, [[False, False, True], [False, False, False]])
+def test_causal_bias_counts_what_is_in_the_cache():
+    hidden = causal_bias(2, 3, "float32", start=1)[0, 0] < 0
+    np.testing.assert_array_equal(hidden, [[False, False, True], [False, False, False]])
 
 
 def test_heads_must_divide_the_width():
@@ -110,8 +126,28 @@ def test_heads_must_divide_the_width():
 def test_mlp_equals_numpy():
     layer, x = randomized(MLP(12), B, T, D), numbers(B, T, D)
     w = weights_of(layer)
-    hidden = exact_gelu(x @ w["up/kernel"] + w["up/bias"])
-    np.testing.assert_allclose(layer(x), hidden @ w["down/kernel"] + w["down/bias"], **TOLERANCE)
+    hidden = exact_gelu(x @ w["up/kernel"].T + w["up/bias"])
+    np.testing.assert_allclose(layer(x), hidden @ w["down/kernel"].T + w["down/bias"], **TOLERANCE)
+
+
+def slopes(function, x: np.ndarray, h: float = 1e-5) -> np.ndarray:
+    """The gradient of a scalar function by central differences, in float64."""
+    changes = h * np.eye(x.size).reshape(-1, *x.shape)
+    return np.reshape([(function(x + change) - function(x - change)) / (2 * h) for change in changes], x.shape)
+
+
+def test_the_written_gradient_of_a_norm_is_its_derivative():
+    tf = pytest.importorskip("tensorflow")
+    layer, x, weights = randomized(LayerNorm(epsilon=1e-12), B, T, D), numbers(B, T, D), numbers(B, T, D)
+    gamma, beta = weights_of(layer).values()
+    with tf.GradientTape() as tape:
+        tensor = tf.constant(x, tf.float32)
+        tape.watch(tensor)
+        loss = tf.reduce_sum(layer(tensor) * weights)
+    dx, dgamma, dbeta = tape.gradient(loss, [tensor, layer.gamma.value, layer.beta.value])
+    np.testing.assert_allclose(dx, slopes(lambda x: (normalised(x, gamma, beta) * weights).sum(), x), **TOLERANCE)
+    np.testing.assert_allclose(dgamma, slopes(lambda g: (normalised(x, g, beta) * weights).sum(), gamma), **TOLERANCE)
+    np.testing.assert_allclose(dbeta, slopes(lambda b: (normalised(x, gamma, b) * weights).sum(), beta), **TOLERANCE)
 
 
 @pytest.mark.parametrize("prenorm", [False, True])
@@ -133,7 +169,7 @@ def test_block_is_its_parts_in_order(prenorm):
 
     def mlp(y):
         v = part("mlp")
-        return exact_gelu(y @ v["up/kernel"] + v["up/bias"]) @ v["down/kernel"] + v["down/bias"]
+        return exact_gelu(y @ v["up/kernel"].T + v["up/bias"]) @ v["down/kernel"].T + v["down/bias"]
 
     def joined(y, name, sublayer):
         norm = part(f"{name}_residual/norm")
@@ -179,6 +215,28 @@ def test_the_written_gradient_of_gelu_is_its_derivative():
     np.testing.assert_allclose(tape.gradient(y, tensor), slope, **TOLERANCE)
 
 
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="the jax extra is not installed")
+def test_the_written_gradients_are_derivatives_under_jax_too():
+    program = """
+import jax, keras, numpy as np
+from kerasformer.layers.activations import gelu
+from kerasformer.layers.norm import normalise
+rng = np.random.default_rng(0)
+x, gamma, beta, weights = (rng.normal(size=s).astype("float32") for s in [(6, 8), 8, 8, (6, 8)])
+def plain(x, gamma, beta):
+    centred = x - x.mean(-1, keepdims=True)
+    return (centred / (x.var(-1, keepdims=True) + 1e-6) ** 0.5 * gamma + beta) * weights
+derived = jax.grad(lambda *parts: plain(*parts).sum(), (0, 1, 2))(x, gamma, beta)
+written = jax.grad(lambda *parts: (normalise(*parts, np.float32(1e-6)) * weights).sum(), (0, 1, 2))(x, gamma, beta)
+for ours, theirs in zip(written, derived, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+derived = jax.grad(lambda x: (jax.nn.gelu(x, approximate=False) * weights).sum())(x)
+np.testing.assert_allclose(jax.grad(lambda x: (gelu(x) * weights).sum())(x), derived, rtol=1e-4, atol=1e-4)
+"""
+    environment = {"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
+
+
 @pytest.mark.parametrize("last", [500, 501, 502, 503])
 def test_dropout_keeps_the_mean_and_drops_its_share(last):
     x = np.ones((200, last), np.float32)
@@ -198,3 +256,19 @@ def test_dropout_differs_from_call_to_call_and_rests_outside_training():
 def test_dropout_of_everything_is_refused():
     with pytest.raises(ValueError, match=r"\[0, 1\)"):
         Dropout(1.0)
+
+
+def test_a_kernel_is_held_by_unit_and_learns_as_numpy_derives():
+    layer, x, upstream = randomized(Dense(3), B, T, D), numbers(B, T, D), numbers(B, T, 3)
+    w = weights_of(layer)
+    assert w["kernel"].shape == (3, D)
+    x_tensor = tf.constant(x, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x_tensor)
+        y = layer(x_tensor)
+        total = tf.reduce_sum(y * upstream)
+    dx, dkernel, dbias = tape.gradient(total, [x_tensor, layer.kernel.value, layer.bias.value])
+    np.testing.assert_allclose(y, x @ w["kernel"].T + w["bias"], **TOLERANCE)
+    np.testing.assert_allclose(dx, upstream @ w["kernel"], **TOLERANCE)
+    np.testing.assert_allclose(dkernel, np.einsum("bto,bti->oi", upstream, x), **TOLERANCE)
+    np.testing.assert_allclose(dbias, upstream.sum(axis=(0, 1)), **TOLERANCE)

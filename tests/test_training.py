@@ -296,7 +296,7 @@ def test_auto_weighs_the_time_saved_against_compilation(steps, plain, xla, expec
         return xla if jit else plain
 
     monkeypatch.setattr(compiler, "_measure", measure)
-    assert choose_jit(None, data()[0], steps) == expected
+    assert choose_jit(None, data()[0].dataset(), steps) == expected
     assert seen == measured
 
 
@@ -307,7 +307,7 @@ def test_measuring_changes_nothing_and_is_told(classifier, data, caplog, monkeyp
     model = classifier(dropout=0.1)
     model.compile("sgd", jit_compile=False)
     before = model.get_weights()
-    chosen = choose_jit(model, data()[0], steps=10**7)
+    chosen = choose_jit(model, data()[0].dataset(), steps=10**7)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)
     assert int(model.optimizer.iterations) == 0

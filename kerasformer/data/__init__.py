@@ -7,7 +7,10 @@ __getattr__, __dir__, __all__ = attach(
         "Augment": "kerasformer.config",
         "Batches": "kerasformer.data.batches",
         "Examples": "kerasformer.data.sources",
+        "Texts": "kerasformer.data.documents",
+        "Windows": "kerasformer.data.windows",
         "classification": "kerasformer.data.encoding",
+        "language_modelling": "kerasformer.data.language",
         "read_examples": "kerasformer.data.sources",
     }
 )

@@ -1,11 +1,8 @@
 """Labelled texts from wherever they are: tables, JSON lines, Parquet, class folders, Python lists."""
 
 import csv
-import gzip
 import io
-import json
 import os
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from kerasformer.data.reading import (
+    check_column,
+    fault_of,
+    kind_of,
+    open_parquet,
+    read_json_lines,
+    read_text,
+    unreadable,
+)
 from kerasformer.errors import InputError
 
 KINDS = ".csv, .tsv, .jsonl (each also as .gz), .parquet, or a folder of <label>/*.txt"
@@ -99,35 +105,22 @@ def _read_path(path: Path, wanted: Wanted, encoding: str) -> Raw:
     try:
         if path.is_dir():
             return _read_folder(path, wanted, encoding)
-        match Path(path.name.lower().removesuffix(".gz")).suffix:
+        match kind_of(path):
             case ".csv":
                 return _parse_table(str(path), _read_text(path, encoding), ",", wanted)
             case ".tsv":
                 return _parse_table(str(path), _read_text(path, encoding), "\t", wanted)
             case ".jsonl":
-                return _parse_json_lines(str(path), _read_text(path, encoding), wanted)
+                return _read_json_lines(path, encoding, wanted)
             case ".parquet":
                 return _read_parquet(path, wanted)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read: {error}; check its rights, or copy it again") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     raise InputError(f"{path}: unknown kind of file; expected {KINDS}: convert it")
 
 
 def _read_text(path: Path, encoding: str) -> str:
-    data = path.read_bytes()
-    if path.suffix.lower() == ".gz":
-        data = gzip.decompress(data)
-    try:
-        return data.decode(encoding).removeprefix("\ufeff")
-    except LookupError as error:
-        raise InputError(f"unknown encoding {encoding!r}; expected one such as utf-8, latin-1 or cp1252") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].decode(encoding, errors="ignore").count("\n") + 1
-        byte = error.object[error.start]
-        raise InputError(
-            f"{path}:{line}: byte 0x{byte:02x} is not {encoding}; "
-            "name the encoding of the file, such as latin-1, with --data.encoding (encoding= in Python)"
-        ) from error
+    return "".join(read_text(path, encoding))
 
 
 def _read_folder(root: Path, wanted: Wanted, encoding: str) -> Raw:
@@ -187,34 +180,19 @@ def _numbered_rows(name: str, text: str, delimiter: str) -> list[tuple[int, list
     return rows
 
 
-def _parse_json_lines(name: str, text: str, wanted: Wanted) -> Raw:
+def _read_json_lines(path: Path, encoding: str, wanted: Wanted) -> Raw:
     origins, records = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", error)
-            raise InputError(f"{name}:{number}: expected one JSON object a line: {reason}; mend the line") from error
-        origins.append(f"{name}:{number}")
-    return _from_records(name, origins, records, wanted)
+    for origin, record in read_json_lines(path, encoding):
+        origins.append(origin)
+        records.append(record)
+    return _from_records(str(path), origins, records, wanted)
 
 
 def _read_parquet(path: Path, wanted: Wanted) -> Raw:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(f"{path}: reading Parquet needs pyarrow; pip install 'kerasformer[parquet]'") from error
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            _check_columns(str(path), file.schema_arrow.names, wanted)
-            table = file.read(columns=list(wanted.values()))
+    with open_parquet(path) as file:
+        _check_columns(str(path), file.schema_arrow.names, wanted)
+        table = file.read(columns=list(wanted.values()))
         raw = {field: table.column(column).to_pylist() for field, column in wanted.items()}
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: not a Parquet file that can be read: {reason}") from error
     return [f"{path}: row {row}" for row in range(1, len(table) + 1)], raw
 
 
@@ -260,12 +238,7 @@ def _from_records(name: str, origins: list[str], records: list[Any], wanted: Wan
 
 def _check_columns(name: str, columns: list[str], wanted: Wanted) -> None:
     for field, column in wanted.items():
-        if (found := columns.count(column)) != 1:
-            known = ", ".join(repr(str(other)[:40]) for other in columns)
-            raise InputError(
-                f"{name}: expected one column {column!r}, found {found or 'none'} among {known}; "
-                f"name the {_spoken(field)}s with {FLAGS[field]} ({field}= in Python)"
-            )
+        check_column(name, columns, column, f"name the {_spoken(field)}s with {FLAGS[field]} ({field}= in Python)")
 
 
 def _check_values(field: str, values: list[Any], origins: list[str]) -> None:
@@ -279,19 +252,13 @@ def _check_values(field: str, values: list[Any], origins: list[str]) -> None:
 
 
 def _fault(value: Any) -> str | None:
-    """What keeps a value from being a text, or None."""
-    if value is None:
-        return "is missing"
-    if not isinstance(value, str):
-        return f"is not a string but of type {type(value).__name__}"
+    """What keeps a value from being a text to learn from, or None."""
+    if fault := fault_of(value):
+        return fault
     if not value or value.isspace():
         return "is blank"
     if "\0" in value:
         return "holds a NUL character"
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return "holds half of a surrogate pair"
     return None
 
 

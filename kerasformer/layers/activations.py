@@ -13,11 +13,12 @@ def gelu(x: KerasTensor) -> tuple[KerasTensor, Callable]:
     Computed in float32 whatever the dtype of `x`; the backward pass keeps `x` and Phi(x) alone.
     """
     wide = ops.cast(x, "float32")
-    cdf = 0.5 * ops.erf(wide * math.sqrt(0.5)) + 0.5
+    scaled = wide * math.sqrt(0.5)
+    cdf = 0.5 * ops.erf(scaled) + 0.5
 
     def gradient(*args, upstream=None):
         upstream = args[0] if upstream is None else upstream
-        density = ops.exp(-0.5 * wide * wide) * (1 / math.sqrt(2 * math.pi))
+        density = ops.exp(-0.5 * math.log(2 * math.pi) - scaled * scaled)
         return ops.cast(ops.cast(upstream, "float32") * (cdf + wide * density), x.dtype)
 
     return ops.cast(wide * cdf, x.dtype), gradient

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 from keras import KerasTensor, ops
 
+from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.masks import causal_bias
 
@@ -53,7 +54,7 @@ class SelfAttention(keras.layers.Layer):
             raise ValueError(f"expected a width that num_heads divides, got dim={dim} and num_heads={self.num_heads}")
 
         def dense(units, name, initializer):
-            return keras.layers.Dense(units, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
+            return Dense(units, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
 
         self.query_key_value = dense(3 * dim, "query_key_value", self.initializer)
         self.output_projection = dense(dim, "output", self.output_initializer)
@@ -90,12 +91,17 @@ class SelfAttention(keras.layers.Layer):
         if self.is_causal:
             keys = ops.shape(key)[2]
             scores = scores + causal_bias(length, keys, scores.dtype, start=start, window=self.window)
-        # In float32 whatever the policy: bfloat16 cannot add up many small weights.
-        weights = ops.cast(ops.softmax(ops.cast(scores, "float32")), value.dtype)
+        weights = ops.cast(attention_weights(scores), value.dtype)
         weights = self.dropout(weights, training=training)
         attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # [B, T, N, H]
         output = self.output_projection(ops.reshape(attended, (batch, length, dim)))
         return output if cache is None else (output, cache)
+
+
+def attention_weights(scores: KerasTensor) -> KerasTensor:
+    """Softmax over the last axis, in float32 whatever the dtype: bfloat16 cannot add up many small weights."""
+    scores = ops.cast(scores, "float32")
+    return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)  # of one, Keras's warns
 
 
 def write_columns(cache: KerasTensor, columns: KerasTensor, start: int | KerasTensor) -> KerasTensor:

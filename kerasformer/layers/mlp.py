@@ -6,6 +6,7 @@ import keras
 from keras import KerasTensor
 
 from kerasformer.layers.activations import gelu
+from kerasformer.layers.dense import Dense
 
 
 class MLP(keras.layers.Layer):
@@ -30,9 +31,7 @@ class MLP(keras.layers.Layer):
 
     def build(self, input_shape):
         def dense(units, name, initializer, activation=None):
-            return keras.layers.Dense(
-                units, activation, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
-            )
+            return Dense(units, activation, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
 
         self.up = dense(self.mlp_dim, "up", self.initializer, self.activation)
         self.down = dense(input_shape[-1], "down", self.output_initializer)

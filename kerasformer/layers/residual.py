@@ -4,6 +4,7 @@ import keras
 from keras import KerasTensor
 
 from kerasformer.layers.dropout import Dropout
+from kerasformer.layers.norm import LayerNorm
 
 
 class Residual(keras.layers.Layer):
@@ -21,7 +22,7 @@ class Residual(keras.layers.Layer):
     def __init__(self, *, prenorm: bool, dropout: float = 0.0, epsilon: float = 1e-12, **kwargs):
         super().__init__(**kwargs)
         self.prenorm = prenorm
-        self.norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=self.dtype_policy, name="norm")
+        self.norm = LayerNorm(epsilon=epsilon, dtype=self.dtype_policy, name="norm")
         self.dropout = Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
     def build(self, input_shape):

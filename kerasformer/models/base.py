@@ -115,9 +115,18 @@ class Model(keras.Model):
         Raises:
             InputError: an unknown preset.
         """
+        return cls(cls.config_class(**{**cls.preset(name).values, **kwargs}))
+
+    @classmethod
+    def preset(cls, name: str) -> Preset:
+        """The published size of that name.
+
+        Raises:
+            InputError: an unknown preset.
+        """
         for preset in cls.presets:
             if preset.name == name:
-                return cls(cls.config_class(**{**preset.values, **kwargs}))
+                return preset
         raise InputError(
             f"expected one of the presets {', '.join(p.name for p in cls.presets)}, got {name!r}; name one"
         )
@@ -144,10 +153,15 @@ class Model(keras.Model):
         load(model, without_head(cls.table, tensors), folder)
         return model
 
+    def rows(self, task: str | None = None, with_prefix: bool = True) -> list[weights.Row]:
+        """The rows of the family's table that a model of this config has, and those of the head of a task."""
+        own = weights.by_path(self)
+        rows = self.table.rows_for(self.config.num_layers, task, with_prefix)
+        return [row for row in rows if row.path in own or not self.table.is_optional(row.path)]
+
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Writes a folder that `transformers` and `from_pretrained` load."""
-        rows = self.table.rows_for(self.config.num_layers, None, with_prefix=False)
-        tensors = weights.collect(weights.by_path(self), rows)
+        tensors = weights.collect(weights.by_path(self), self.rows(with_prefix=False))
         write_checkpoint(Path(folder), tensors, self.config.to_hf() | {"architectures": [self.architectures["Model"]]})
 
 
@@ -163,7 +177,7 @@ def load(
     """Applies a checkpoint's tensors to a backbone and, if given, the head of a task; see `weights.apply`."""
     table = backbone.table
     with_prefix = any(name.startswith(table.prefix) for name in tensors)
-    rows = table.rows_for(backbone.config.num_layers, task, with_prefix)
+    rows = backbone.rows(task, with_prefix)
     fresh = [row.path for row in rows if table.is_fresh(row.path) and not any(name in tensors for name in row.tensors)]
     if fresh:
         logger.warning("%s has no weights for %s: they start fresh, so train before use", folder, ", ".join(fresh))

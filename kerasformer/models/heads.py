@@ -9,6 +9,7 @@ import keras
 from keras import KerasTensor, ops
 
 from kerasformer.errors import InputError
+from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.models import weights
 from kerasformer.models.base import CONFIG_FILE, Model, load, read_config, without_head, write_checkpoint
@@ -50,9 +51,8 @@ class Head(keras.Model):
         if self.tokenizer is not None:
             self.tokenizer.save(folder)
             values = {"pad_token_id": self.tokenizer.pad_id, **values}
-        rows = backbone.table.rows_for(backbone.config.num_layers, self.task)
         values = backbone.config.to_hf() | {"architectures": [backbone.architectures[self.task]]} | values
-        write_checkpoint(folder, weights.collect(weights.by_path(backbone, head), rows), values)
+        write_checkpoint(folder, weights.collect(weights.by_path(backbone, head), backbone.rows(self.task)), values)
 
 
 class Classifier(Head):
@@ -84,7 +84,7 @@ class Classifier(Head):
         initializer = keras.initializers.TruncatedNormal(stddev=backbone.config.initializer_range)
         has_bias = any(row.path == "head/bias" for row in backbone.table.heads[self.task])
         # The logits are float32 whatever the policy: the loss and the served probabilities depend on them.
-        self.head = keras.layers.Dense(
+        self.head = Dense(
             len(self.labels), use_bias=has_bias, kernel_initializer=initializer, dtype="float32", name="head"
         )
         self.head.build((None, backbone.config.dim))
@@ -208,6 +208,24 @@ def _read(folder: str | os.PathLike, dtype: str | None) -> tuple[Path, dict, dic
             f"got {tokenizer.vocab_size}; use the tokenizer that the model was trained with"
         )
     return folder, values, tensors, backbone_type(config, dtype=dtype), tokenizer
+
+
+def from_folder(folder: str | os.PathLike, *, dtype: str | None = None) -> Classifier | CausalLM:
+    """The model of a Hugging Face folder, with the head that its config.json names.
+
+    Raises:
+        InputError: as `from_pretrained`, or a folder that names no task of its family.
+    """
+    values = read_config(Path(folder))
+    family, named = backbone_class(values["model_type"]), values.get("architectures") or []
+    for head in (Classifier, CausalLM):
+        if family.architectures.get(head.task) in named:
+            return head.from_pretrained(folder, dtype=dtype)
+    known = [family.architectures[head.task] for head in (Classifier, CausalLM) if head.task in family.architectures]
+    raise InputError(
+        f"expected architectures with {' or '.join(known)} in {Path(folder) / CONFIG_FILE}, got {named}; "
+        "train a task on it first"
+    )
 
 
 def check_labels(labels: Sequence[str]) -> list[str]:

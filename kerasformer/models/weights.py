@@ -29,11 +29,8 @@ class Transform(NamedTuple):
 
 COPY = Transform(lambda tensor: tensor, lambda value, count: [value])
 TRANSPOSE = Transform(lambda tensor: tensor.T, lambda value, count: [value.T])
-# Side by side along the last axis: biases [D] -> [3 D], kernels stored as [units, D] -> [D, 3 units].
+# One below the other: biases [D] -> [3 D], kernels [D, D] -> [3 D, D].
 STACK = Transform(lambda *tensors: np.concatenate(tensors), lambda value, count: np.split(value, count))
-STACK_TRANSPOSED = Transform(
-    lambda *tensors: np.concatenate(tensors).T, lambda value, count: [part.T for part in np.split(value, count, axis=1)]
-)
 
 
 class Row(NamedTuple):
@@ -53,6 +50,7 @@ class Table:
         prefix: what stands before the backbone's tensor names in a checkpoint with a head ("bert.").
         heads: the further variables of each head, by our class name.
         fresh: patterns of paths that some checkpoints lack; their weights stay fresh then, and a log line says so.
+        optional: patterns of paths that models of some configs lack.
         ignored: patterns of tensors that carry no weight of ours, dropped on purpose.
         renamed: (pattern, replacement) pairs for names that older checkpoints use.
     """
@@ -61,6 +59,7 @@ class Table:
     prefix: str
     heads: Mapping[str, Sequence[Row]]
     fresh: Sequence[str] = ()
+    optional: Sequence[str] = ()
     ignored: Sequence[str] = ()
     renamed: Sequence[tuple[str, str]] = ()
 
@@ -75,15 +74,22 @@ class Table:
         return rows + list(self.heads[head] if head else ())
 
     def is_fresh(self, path: str) -> bool:
-        return any(re.fullmatch(pattern, path) for pattern in self.fresh)
+        return _matches(path, self.fresh)
+
+    def is_optional(self, path: str) -> bool:
+        return _matches(path, self.optional)
 
     def is_ignored(self, name: str) -> bool:
-        return any(re.fullmatch(pattern, name) for pattern in self.ignored)
+        return _matches(name, self.ignored)
 
     def canonical(self, name: str) -> str:
         for pattern, replacement in self.renamed:
             name = re.sub(pattern, replacement, name)
         return name
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def read_tensors(folder: Path, table: Table) -> dict[str, np.ndarray]:

@@ -1,9 +1,11 @@
 """What a normalizer and pre-tokenizer make of every code point: a compact table, read off the reference itself."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tokenizers import Regex, normalizers
 
 PAGE = 256
 NOTHING = -(1 << 22)  # so low that a code point plus this is none: encoding the output as UTF-8 leaves it out
@@ -36,6 +38,37 @@ class CodePointMap:
     def has_mark(self) -> np.ndarray:
         """[R] bool: the row holds a mark that canonical ordering may swap with its neighbour."""
         return ((self.ranks > 0) & (self.outputs != NOTHING)).any(axis=1)
+
+
+@dataclass(frozen=True)
+class CodePointClasses:
+    """Code point c is of class `rows[pages[c // PAGE], c % PAGE]`.
+
+    Attributes:
+        pages: [0x110000 // PAGE] int32.
+        rows: [P, PAGE] uint8, the distinct pages.
+    """
+
+    pages: np.ndarray
+    rows: np.ndarray
+
+
+@functools.cache
+def class_code_points(*patterns: str) -> CodePointClasses:
+    """Tells which code points match the first pattern (class 1), the second (2) and so on, or none (0).
+
+    Args:
+        patterns: regular expressions for one character, as the reference's own engine and Unicode version read them.
+    """
+    classes = np.zeros(0x110000, np.uint8)
+    for number, pattern in enumerate(patterns, 1):
+        replace = normalizers.Replace(Regex(pattern), "\0").normalize_str
+        for span in _CODE_POINTS:
+            text = "".join(map(chr, span))
+            replaced = np.frombuffer(replace(text).encode("utf-32-le"), np.uint32)
+            classes[span.start : span.stop][replaced != np.arange(span.start, span.stop)] = number
+    rows, pages = _distinct(classes.reshape(-1, PAGE))
+    return CodePointClasses(pages, rows)
 
 
 def map_code_points(normalize: Callable[[str], str], split: Callable[[str], Sequence]) -> CodePointMap:

@@ -104,7 +104,7 @@ def _with_text(files: Sequence[Path]) -> list[Path]:
     """The files as paths. Raises InputError where one is empty; what reads it tells the rest."""
     paths = [Path(file) for file in files]
     if not paths:
-        raise InputError("files: expected text, found no word in 0 files")
+        raise InputError("files: expected text, got no file: name at least one")
     if empty := [str(path) for path in paths if path.is_file() and path.stat().st_size == 0]:
         raise InputError(f"{', '.join(empty)}: expected text, got an empty file")
     return paths

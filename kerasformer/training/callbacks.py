@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kerasformer.errors import InputError
-from kerasformer.training.evaluation import Evaluation
+from kerasformer.training.evaluation import Evaluation, Perplexity
 from kerasformer.training.step import STEP_LOGS
 from kerasformer.training.tensorboard import TensorBoard
 
-__all__ = ["BestModel", "Evaluation", "FiniteLoss", "MetricsLog", "ProgressBar", "TensorBoard"]
+__all__ = ["BestModel", "Evaluation", "FiniteLoss", "MetricsLog", "Perplexity", "ProgressBar", "TensorBoard"]
 
 
 class BestModel(keras.callbacks.Callback):
@@ -55,18 +55,22 @@ class FiniteLoss(keras.callbacks.Callback):
 
 
 class MetricsLog(keras.callbacks.Callback):
-    """Appends one JSON object a step, and one an epoch, to a file."""
+    """Appends one JSON object an execution of steps, and one an epoch, to a file.
 
-    def __init__(self, file: Path):
+    Args:
+        epoch: what the records call an epoch, for a run that only counts steps and evaluations.
+    """
+
+    def __init__(self, file: Path, epoch: str = "epoch"):
         super().__init__()
-        self.path = Path(file)
+        self.path, self.epoch = Path(file), epoch
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._write({"step": int(self.model.optimizer.iterations), **(logs or {})})
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         figures = {name: value for name, value in (logs or {}).items() if name not in STEP_LOGS}
-        self._write({"epoch": epoch + 1, "step": int(self.model.optimizer.iterations), **figures})
+        self._write({self.epoch: epoch + 1, "step": int(self.model.optimizer.iterations), **figures})
 
     def _write(self, record: dict) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -79,15 +83,16 @@ class ProgressBar(keras.callbacks.Callback):
     Args:
         steps: of the whole training.
         every: seconds between two lines where stderr is no terminal.
+        epoch: what an epoch is called.
     """
 
-    def __init__(self, steps: int, every: float = 15.0):
+    def __init__(self, steps: int, every: float = 15.0, epoch: str = "epoch"):
         super().__init__()
-        self.steps, self.every = steps, every
+        self.steps, self.every, self.epoch = steps, every, epoch
         self.console = Console(stderr=True)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.done, self.tokens, self.seconds = 0, 0, 0.0
+        self.done, self.timed, self.tokens, self.seconds = 0, 0, 0, 0.0
         self.printed = time.perf_counter()
         columns = TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}")
         self.bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console)
@@ -97,25 +102,27 @@ class ProgressBar(keras.callbacks.Callback):
             atexit.register(self.bar.stop)  # gives the cursor back where a training is interrupted
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        self.begun = time.perf_counter()
+        self.first, self.begun = batch, time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.done += 1
-        if self.done > 1:  # the first step compiles
+        steps = batch - self.first + 1  # of one execution
+        if self.done:  # the first one compiles
             self.seconds += time.perf_counter() - self.begun
-            self.tokens += int(logs["tokens"])
-        text = f"loss {float(logs['loss']):.4f}  accuracy {float(logs['accuracy']):.4f}" if "accuracy" in logs else ""
+            self.timed += steps
+            self.tokens += steps * int(logs["tokens"])
+        self.done += steps
+        text = "  ".join(f"{name} {float(logs[name]):.4f}" for name in ("loss", "accuracy") if name in logs)
         text += f"  {self.tokens / self.seconds:,.0f} tokens/s" if self.seconds else ""
-        self.bar.update(self.task, advance=1, description=text)
+        self.bar.update(self.task, advance=steps, description=text)
         if not self.console.is_terminal and time.perf_counter() - self.printed > self.every:
             self.printed = time.perf_counter()
-            left = (self.steps - self.done) * self.seconds / max(self.done - 1, 1)
+            left = (self.steps - self.done) * self.seconds / max(self.timed, 1)
             self._print(f"step {self.done}/{self.steps}  {text}  {left:.0f} s left")
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        shown = ("loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1")
+        shown = ("loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1", "val_perplexity", "val_bits_per_byte")
         figures = "  ".join(f"{name} {float(logs[name]):.4f}" for name in shown if name in logs)
-        self._print(f"epoch {epoch + 1}  {figures}")
+        self._print(f"{self.epoch} {epoch + 1}  {figures}")
 
     def on_train_end(self, logs: dict | None = None) -> None:
         if self.console.is_terminal:

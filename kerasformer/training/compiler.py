@@ -6,7 +6,6 @@ import time
 
 import tensorflow as tf
 
-from kerasformer.data.batches import Batches
 from kerasformer.training.step import TrainingStep
 
 logger = logging.getLogger(__name__)
@@ -16,17 +15,20 @@ MEASURED_STEPS = 3
 SHORTEST_RUN = 60.0
 
 
-def choose_jit(model: TrainingStep, batches: Batches, steps: int, mode: str = "auto") -> bool | str:
+def choose_jit(
+    model: TrainingStep, dataset: tf.data.Dataset, steps: int, mode: str = "auto", shapes: int = 1
+) -> bool | str:
     """What to give `compile(jit_compile=)` for `mode`: "none" -> False, "xla" -> True, "auto" -> as measured.
 
     Args:
         model: compiled; its weights and optimizer are not changed.
-        batches: the training set; its first batch is measured.
+        dataset: what it trains on; the first batch is measured.
         steps: length of the run.
+        shapes: how many shapes the batches have, each of which XLA compiles.
     """
     if mode != "auto":
         return mode == "xla"
-    data = next(iter(batches.dataset()))
+    data = next(iter(dataset))
     _, plain = _measure(model, data, jit=False)
     if plain * steps < SHORTEST_RUN:
         logger.info(
@@ -37,7 +39,6 @@ def choose_jit(model: TrainingStep, batches: Batches, steps: int, mode: str = "a
         )
         return "auto"
     compilation, xla = _measure(model, data, jit=True)
-    shapes = len({batches.padded_length(rows) for rows in batches.order()})
     pays = compilation * shapes + xla * steps < plain * steps
     logger.info(
         "compile: %s (a step takes %.0f ms with TensorFlow's own kernels and %.0f ms with XLA, whose compilation takes "

@@ -1,8 +1,12 @@
-"""How well a classifier does: accuracy, macro F1, the confusion matrix and the examples it gets wrong.
+"""How well a model does.
+
+A classifier: accuracy, macro F1, the confusion matrix and the examples it gets wrong. A language model: perplexity and
+bits per byte.
 
 Shapes: N examples, C classes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +14,7 @@ import keras
 import numpy as np
 
 from kerasformer.data.batches import Batches
+from kerasformer.data.windows import Windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,3 +85,35 @@ class Evaluation(keras.callbacks.Callback):
         self.report = Report(self.batches.labels, self.batches.label_ids, self.model.predict(self.batches))
         if logs is not None:
             logs |= {f"val_{name}": value for name, value in self.report.figures().items()}
+
+
+def language_figures(model: keras.Model, windows: Windows, batches: int | None = None) -> dict[str, float]:
+    """Loss in nats a token, perplexity, and bits a byte of the text.
+
+    Args:
+        model: a compiled CausalLM.
+        windows: are read in order, once.
+        batches: how many of them; all by default.
+    """
+    loss = model.evaluate(model.validation_set(windows, batches), verbose=0, return_dict=True)["loss"]
+    bits_per_byte = loss / math.log(2) / windows.bytes_per_token
+    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": bits_per_byte}
+
+
+class Perplexity(keras.callbacks.Callback):
+    """Evaluates a language model after each epoch; logs `val_loss`, `val_perplexity` and `val_bits_per_byte`.
+
+    Place it before the callbacks that read these logs.
+
+    Args:
+        batches: how much of `windows` is read; all by default.
+    """
+
+    def __init__(self, windows: Windows, batches: int | None = None):
+        super().__init__()
+        self.windows, self.batches = windows, batches
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        figures = language_figures(self.model, self.windows, self.batches)
+        if logs is not None:
+            logs |= {f"val_{name}": value for name, value in figures.items()}

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from kerasformer.training.schedules import WarmupLinear
+from kerasformer.training.schedules import SCHEDULES
 
 # Biases, and the scales and shifts of normalisations.
 NOT_DECAYED = ["bias", "gamma", "beta"]
@@ -33,28 +33,44 @@ class AdamW(keras.optimizers.AdamW):
             grad=tf.convert_to_tensor(gradient),
         )
 
+    def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
+        if not self.global_clipnorm:
+            return super()._clip_gradients(grads)
+        return tf.clip_by_global_norm(grads, self.global_clipnorm)[0]  # whose norm makes no squares to be summed
+
+    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
+        if self.weight_decay is None:
+            return
+        for variable in filter(self._use_weight_decay, variables):
+            rate = tf.cast(self.learning_rate, variable.dtype) * self.weight_decay
+            variable.assign(variable * (1 - rate))  # one product; Keras makes two and a difference
+
 
 def adamw(
     learning_rate: float,
     *,
     steps: int,
     warmup: float = 0.1,
+    schedule: str = "linear",
+    floor: float = 0.0,
     weight_decay: float = 0.01,
     beta_1: float = 0.9,
     beta_2: float = 0.999,
     epsilon: float = 1e-8,
     clip_norm: float | None = 1.0,
 ) -> AdamW:
-    """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101) under warm-up and linear decay.
+    """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101) under warm-up and decay of its rate.
 
     Args:
         learning_rate: at the end of the warm-up.
         steps: length of the whole run, in optimizer steps.
         warmup: share of the steps in which the rate rises.
+        schedule: how the rate falls after that: "linear", "cosine", or "wsd", in the last fifth alone.
+        floor: the rate at the end.
         weight_decay: of matrices and embeddings; biases and normalisations are not decayed.
         clip_norm: the gradients' global norm is cut to this; None or 0 leaves them.
     """
-    schedule = WarmupLinear(learning_rate, steps, round(warmup * steps))
-    optimizer = AdamW(schedule, weight_decay, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, global_clipnorm=clip_norm)
+    rate = SCHEDULES[schedule](learning_rate, steps, round(warmup * steps), floor)
+    optimizer = AdamW(rate, weight_decay, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, global_clipnorm=clip_norm)
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return optimizer

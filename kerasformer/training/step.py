@@ -4,15 +4,12 @@ Losses and weights are summed, divided once, and applied once, so that padding, 
 micro-batches or replicas) uneven parts count as they should.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from kerasformer.data.batches import Batches
-from kerasformer.data.encoding import unlabelled
 from kerasformer.errors import InputError
 from kerasformer.training.optimizers import AdamW
 
@@ -21,10 +18,21 @@ STEP_LOGS = ("step_loss", "gradient_norm", "tokens", "positions")
 
 
 class TrainingStep:
-    """Mixin before a head's Keras model: its step, and `fit` on Batches and `predict` on texts.
+    """Mixin before a head's Keras model: its step, and `fit` and `evaluate` on the data that the head learns from.
 
-    Beside the metrics, which are running means, `fit` logs STEP_LOGS of each step.
+    Beside the metrics, which are running means, `fit` logs STEP_LOGS of each step. A head says what its data are
+    (`batches_class`, `training_set`, `validation_set`) and, if not Keras's loss of its outputs, what it loses.
     """
+
+    batches_class: ClassVar[type]
+
+    def training_set(self, batches: Any, epochs: range, steps_per_epoch: int | None) -> tuple[tf.data.Dataset, int]:
+        """What these epochs see of the head's data, one after another, and the steps of each."""
+        raise NotImplementedError
+
+    def validation_set(self, batches: Any) -> tf.data.Dataset:
+        """The head's data once."""
+        raise NotImplementedError
 
     def compile(self, *args, jit_compile: bool | str = "auto", **kwargs) -> None:
         """Keras's `compile`, with defaults for the head's loss and metrics.
@@ -42,31 +50,44 @@ class TrainingStep:
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        weights = tf.ones(tf.shape(labels)) if sample_weight is None else tf.cast(sample_weight, tf.float32)
+        weights = self.weights_of(labels, sample_weight)
         loss_sum, outputs, gradients = self._gradients(inputs, labels, weights)
         # A batch whose weights are all zero teaches nothing; it must not divide by zero.
         weight_sum = tf.maximum(tf.reduce_sum(weights), 1e-12)
         gradient_norm = self._update(gradients, weight_sum)
-        for metric in self.metrics:
-            if metric.name == "loss":
-                metric.update_state(loss_sum / weight_sum, sample_weight=weight_sum)
-            else:
-                metric.update_state(labels, outputs, sample_weight=sample_weight)
-        padding_mask = inputs["padding_mask"]
+        self._update_metrics(loss_sum, weight_sum, labels, outputs, sample_weight)
+        positions = tf.size(inputs["token_ids"])
         return self.get_metrics_result() | {
             "step_loss": loss_sum / weight_sum,
             "gradient_norm": gradient_norm,
-            "tokens": tf.reduce_sum(padding_mask),
-            "positions": tf.size(padding_mask),
+            "tokens": tf.reduce_sum(inputs["padding_mask"]) if "padding_mask" in inputs else positions,
+            "positions": positions,
         }
+
+    def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
+        inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        weights = self.weights_of(labels, sample_weight)
+        loss_sum, outputs = self.sum_losses(inputs, labels, weights, training=False)
+        self._update_metrics(loss_sum, tf.maximum(tf.reduce_sum(weights), 1e-12), labels, outputs, sample_weight)
+        return self.get_metrics_result()
+
+    def weights_of(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
+        """How much each label counts, float32 and of the shape of `labels`."""
+        return tf.ones(tf.shape(labels)) if sample_weight is None else tf.cast(sample_weight, tf.float32)
+
+    def sum_losses(
+        self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Sum of the weighted losses, and the outputs that metrics are to see."""
+        outputs = self(inputs, training=training)
+        return tf.reduce_sum(_elementwise(self.loss)(labels, outputs) * weights), outputs
 
     def sum_gradients(
         self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """Sum of the weighted losses, the outputs, and the sum's gradients."""
+    ) -> tuple[tf.Tensor, tf.Tensor | None, list[tf.Tensor]]:
+        """What `sum_losses` gives, and the sum's gradients."""
         with tf.GradientTape() as tape:
-            outputs = self(inputs, training=True)
-            loss_sum = tf.reduce_sum(_elementwise(self.loss)(labels, outputs) * weights)
+            loss_sum, outputs = self.sum_losses(inputs, labels, weights, training=True)
         variables = [variable.value for variable in self.trainable_variables]
         gradients = tape.gradient(loss_sum, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return loss_sum, outputs, [tf.convert_to_tensor(gradient) for gradient in gradients]
@@ -78,65 +99,62 @@ class TrainingStep:
         self.optimizer.apply(gradients, self.trainable_variables)
         return gradient_norm
 
+    def _update_metrics(
+        self,
+        loss_sum: tf.Tensor,
+        weight_sum: tf.Tensor,
+        labels: tf.Tensor,
+        outputs: tf.Tensor | None,
+        sample_weight: tf.Tensor | None,
+    ) -> None:
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss_sum / weight_sum, sample_weight=weight_sum)
+            else:
+                metric.update_state(labels, outputs, sample_weight=sample_weight)
+
     def fit(
         self,
-        x: Batches | Any = None,
+        x: Any = None,
         *args,
         epochs: int = 1,
         initial_epoch: int = 0,
-        validation_data: Batches | Any = None,
+        steps_per_epoch: int | None = None,
+        validation_data: Any = None,
         **kwargs,
     ) -> keras.callbacks.History:
-        """Keras's `fit`; `x` and `validation_data` may be Batches."""
-        if isinstance(x, Batches):
-            self._check_labels(x)
-            # The trained model predicts, and is served, with inputs like those that it has learned from.
-            self.text_pair = x.text_pair
-            if self.tokenizer is not None:
-                self.tokenizer.max_length = x.max_length
-            kwargs |= {"steps_per_epoch": len(x), "shuffle": False}  # Batches are in order already
-            x = x.dataset(range(initial_epoch, epochs))
-        if isinstance(validation_data, Batches):
-            self._check_labels(validation_data)
-            validation_data = validation_data.dataset()
+        """Keras's `fit`; `x` and `validation_data` may be of the head's `batches_class`.
+
+        Raises:
+            InputError: data that are not for this model, or an epoch of no whole number of executions.
+        """
+        if isinstance(x, self.batches_class):
+            x, steps_per_epoch = self.training_set(x, range(initial_epoch, epochs), steps_per_epoch)
+            if steps_per_epoch % self.steps_per_execution:
+                raise InputError(
+                    f"expected steps_per_execution to divide the {steps_per_epoch} steps of an epoch, "
+                    f"got {self.steps_per_execution}; change one of them"
+                )
+            kwargs["shuffle"] = False  # they are in order already
+        if isinstance(validation_data, self.batches_class):
+            validation_data = self.validation_set(validation_data)
         return super().fit(
-            x, *args, epochs=epochs, initial_epoch=initial_epoch, validation_data=validation_data, **kwargs
+            x,
+            *args,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_data=validation_data,
+            **kwargs,
         )
 
-    def evaluate(self, x: Batches | Any = None, *args, **kwargs) -> list[float] | dict[str, float]:
-        """Keras's `evaluate`; `x` may be Batches."""
-        if isinstance(x, Batches):
-            self._check_labels(x)
-            x = x.dataset()
+    def evaluate(self, x: Any = None, *args, **kwargs) -> list[float] | dict[str, float]:
+        """Keras's `evaluate`; `x` may be of the head's `batches_class`."""
+        if isinstance(x, self.batches_class):
+            x = self.validation_set(x)
         return super().evaluate(x, *args, **kwargs)
-
-    def predict(self, x: Batches | Sequence | Any, *args, **kwargs) -> np.ndarray:
-        """Probabilities [N, C] of Batches, of texts, of (text, text_pair) tuples or of ids, in the order given."""
-        if isinstance(x, str):
-            x = [x]
-        if isinstance(x, Sequence) and not isinstance(x, Batches):
-            x = unlabelled(x, tokenizer=self.tokenizer, batch_size=kwargs.pop("batch_size", 32) or 32)
-        if not isinstance(x, Batches):
-            return _softmax(super().predict(x, *args, **kwargs))
-        kwargs.setdefault("verbose", 0)
-        logits = super().predict(x.dataset(), *args, **kwargs)
-        probabilities = np.empty_like(logits)
-        probabilities[np.concatenate(x.order())] = _softmax(logits)
-        return probabilities
-
-    def _check_labels(self, batches: Batches) -> None:
-        if batches.labels is not None and list(batches.labels) != list(self.labels):
-            raise InputError(
-                f"expected data with the model's labels {list(self.labels)}, got {list(batches.labels)}; "
-                "pass labels=model.labels when the data is read"
-            )
 
 
 def _elementwise(loss: str | keras.Loss | Callable) -> Callable:
     """A Keras loss before its reduction."""
     return loss.call if isinstance(loss, keras.losses.Loss) else keras.losses.get(loss)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -1,13 +1,121 @@
 """The heads as users train them: those of `models.heads`, with the training step of `training.step`."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerasformer.data.batches import Batches
+from kerasformer.data.encoding import unlabelled
+from kerasformer.data.windows import Windows
+from kerasformer.errors import InputError
 from kerasformer.generation.generating import Generating
 from kerasformer.models import heads
+from kerasformer.training.losses import Crossentropy
+from kerasformer.training.next_token import summed_crossentropy
 from kerasformer.training.step import TrainingStep
 
 
 class Classifier(TrainingStep, heads.Classifier):
     """Assigns one of `labels` to a text or a pair of texts; see `models.heads.Classifier`."""
 
+    batches_class = Batches
 
-class CausalLM(Generating, heads.CausalLM):
-    """Predicts the next token of a text, and continues texts; see `models.heads.CausalLM` and `generation`."""
+    def training_set(self, batches: Batches, epochs: range, steps_per_epoch: int | None) -> tuple[tf.data.Dataset, int]:
+        """Whole epochs, whatever `steps_per_epoch` is."""
+        dataset = self._checked(batches).dataset(epochs)
+        # The trained model predicts, and is served, with inputs like those that it has learned from.
+        self.text_pair = batches.text_pair
+        if self.tokenizer is not None:
+            self.tokenizer.max_length = batches.max_length
+        return dataset, len(batches)
+
+    def validation_set(self, batches: Batches) -> tf.data.Dataset:
+        return self._checked(batches).dataset()
+
+    def predict(self, x: Batches | Sequence | Any, *args, **kwargs) -> np.ndarray:
+        """Probabilities [N, C] of Batches, of texts, of (text, text_pair) tuples or of ids, in the order given."""
+        if isinstance(x, str):
+            x = [x]
+        if isinstance(x, Sequence) and not isinstance(x, Batches):
+            x = unlabelled(x, tokenizer=self.tokenizer, batch_size=kwargs.pop("batch_size", 32) or 32)
+        if not isinstance(x, Batches):
+            return _softmax(super().predict(x, *args, **kwargs))
+        kwargs.setdefault("verbose", 0)
+        logits = super().predict(x.dataset(), *args, **kwargs)
+        probabilities = np.empty_like(logits)
+        probabilities[np.concatenate(x.order())] = _softmax(logits)
+        return probabilities
+
+    def _checked(self, batches: Batches) -> Batches:
+        if batches.labels is not None and list(batches.labels) != list(self.labels):
+            raise InputError(
+                f"expected data with the model's labels {list(self.labels)}, got {list(batches.labels)}; "
+                "pass labels=model.labels when the data is read"
+            )
+        return batches
+
+
+class CausalLM(TrainingStep, Generating, heads.CausalLM):
+    """Predicts the next token and continues texts; see `models.heads.CausalLM` and `generation.generating`.
+
+    A label below 0 is not to be predicted.
+    """
+
+    batches_class = Windows
+
+    def compile(self, *args, loss: Any = None, metrics: list | None = None, **kwargs) -> None:
+        """Keras's `compile`; the loss is cross-entropy unless another is given.
+
+        Without other losses or metrics, the logits never exist all at once.
+        """
+        self.sees_logits = loss is not None or bool(metrics)
+        super().compile(*args, loss=loss or Crossentropy(), metrics=metrics, **kwargs)
+
+    def sum_losses(
+        self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """See TrainingStep."""
+        if self.sees_logits:
+            return super().sum_losses(inputs, tf.maximum(labels, 0), weights, training)
+        hidden_states = self.backbone(inputs, training=training)["hidden_states"]
+        table = tf.convert_to_tensor(self.backbone.output_table.value)
+        return summed_crossentropy(hidden_states, table, labels, weights, gradients=training), None
+
+    def weights_of(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
+        """See TrainingStep; what is not to be predicted weighs nothing."""
+        return tf.where(labels < 0, 0.0, super().weights_of(labels, sample_weight))
+
+    def training_set(self, batches: Windows, epochs: range, steps_per_epoch: int | None) -> tuple[tf.data.Dataset, int]:
+        """`steps_per_epoch` steps of each epoch, by default as many as see about as many tokens as there are."""
+        steps = steps_per_epoch or batches.steps_per_epoch
+        return _named(self._checked(batches).dataset(epochs.start * steps, len(epochs) * steps)), steps
+
+    def validation_set(self, batches: Windows, limit: int | None = None) -> tf.data.Dataset:
+        """The windows that lie end to end, once each and in order, or the first `limit` batches of them."""
+        return _named(self._checked(batches).in_order(limit))
+
+    def _checked(self, windows: Windows) -> Windows:
+        config = self.backbone.config
+        if windows.max_length > config.max_length:
+            raise InputError(
+                f"expected windows of at most the model's {config.max_length} tokens, got {windows.max_length}; "
+                "lower max_length"
+            )
+        if windows.vocab_size > config.vocab_size:
+            raise InputError(
+                f"expected token ids of at most the model's {config.vocab_size} tokens, got {windows.vocab_size}; "
+                "tokenize the text with the model's tokenizer"
+            )
+        return windows
+
+
+def _named(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Token ids and labels as the model takes them."""
+    return dataset.map(lambda token_ids, labels: ({"token_ids": token_ids}, labels))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -47,7 +47,7 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self.learning_rate = float(self.model.optimizer.learning_rate)  # after the step it is the next one's
-        self.begun = time.perf_counter()
+        self.first, self.begun = batch, time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         seconds, logs = time.perf_counter() - self.begun, logs or {}
@@ -55,7 +55,8 @@ class TensorBoard(keras.callbacks.Callback):
         scalars["loss"] = scalars.pop("step_loss", float(logs["loss"]))
         scalars["learning_rate"] = self.learning_rate
         if "tokens" in logs:
-            scalars["tokens_per_second"] = float(logs["tokens"]) / seconds
+            steps = batch - self.first + 1  # of one execution
+            scalars["tokens_per_second"] = steps * float(logs["tokens"]) / seconds
             scalars["padding_share"] = 1 - float(logs["tokens"]) / float(logs["positions"])
         self._write(self.train, scalars)
 

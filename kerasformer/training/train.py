@@ -1,7 +1,6 @@
-"""A recipe -> a run folder: recipe.json, metrics.jsonl, tensorboard/, and model/, the best one."""
+"""A classifier's recipe -> its run folder, see `run`."""
 
 import dataclasses
-import json
 import logging
 import time
 from pathlib import Path
@@ -14,20 +13,17 @@ from kerasformer.data.batches import Batches
 from kerasformer.data.encoding import classification, encode, summary
 from kerasformer.data.sources import Source, check_labels, read_examples
 from kerasformer.data.split import label_names
-from kerasformer.errors import InputError
-from kerasformer.files import read_json, write_json
 from kerasformer.training.callbacks import BestModel, Evaluation, FiniteLoss, MetricsLog, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
 from kerasformer.training.optimizers import adamw
 from kerasformer.training.precision import dtype_policy
+from kerasformer.training.run import hyperparameters, open_folder, read_part
 from kerasformer.training.tasks import Classifier
 from kerasformer.training.tensorboard import TensorBoard
 
 logger = logging.getLogger(__name__)
-
-RECIPE_FILE = "recipe.json"
 
 
 def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
@@ -69,8 +65,7 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
         logger.info("validating on %s", summary(validation))
 
     compile_model(model, recipe, training)
-    recipe.folder.mkdir(parents=True)
-    write_json(recipe.folder / RECIPE_FILE, as_json(recipe))
+    open_folder(recipe)
     start = time.perf_counter()
     model.fit(
         training,
@@ -100,7 +95,9 @@ def compile_model(model: Classifier, recipe: Recipe, training: Batches) -> None:
     )
     loss = Crossentropy(settings.label_smoothing)
     model.compile(optimizer, loss)
-    model.compile(optimizer, loss, jit_compile=choose_jit(model, training, steps, settings.compile))
+    shapes = len({training.padded_length(rows) for rows in training.order()})
+    jit_compile = choose_jit(model, training.dataset(), steps, settings.compile, shapes)
+    model.compile(optimizer, loss, jit_compile=jit_compile)
 
 
 def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> list[keras.callbacks.Callback]:
@@ -134,11 +131,7 @@ def evaluate_run(folder: Path, source: Path) -> dict[str, float]:
     Raises:
         InputError: no run, or a source that does not fit it.
     """
-    path = Path(folder) / RECIPE_FILE
-    try:
-        data = Data(**read_json(path, "a run's recipe")["data"])
-    except (KeyError, TypeError) as error:
-        raise InputError(f"expected a run's recipe at {path}, got another file ({error!r}); name a run") from error
+    data = read_part(folder, "data", Data)
     model = Classifier.from_pretrained(Path(folder) / "model", dtype="float32")
     batches = encode(
         read_examples(source, **data.columns),
@@ -148,21 +141,3 @@ def evaluate_run(folder: Path, source: Path) -> dict[str, float]:
         batch_size=32,
     )
     return evaluation(model, batches).figures()
-
-
-def as_json(recipe: Recipe) -> dict:
-    """The recipe as JSON writes it, paths as strings."""
-    return json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
-
-
-def hyperparameters(recipe: Recipe) -> dict[str, str | float | int | bool]:
-    """The recipe's numbers and choices as flat names ("train.epochs"), for TensorBoard."""
-
-    def flatten(values: dict, prefix: str):
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from flatten(value, f"{prefix}{name}.")
-            elif value is not None:
-                yield f"{prefix}{name}", value
-
-    return dict(flatten(as_json(recipe), ""))

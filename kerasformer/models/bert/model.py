@@ -5,9 +5,11 @@ from keras import KerasTensor
 
 from kerasformer.layers.activations import ACTIVATIONS
 from kerasformer.layers.block import Block
+from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.embedding import TokenAndPositionEmbedding
 from kerasformer.layers.masks import padding_bias
+from kerasformer.layers.norm import LayerNorm
 from kerasformer.models.base import Model
 from kerasformer.models.bert.config import PRESETS, BertConfig
 from kerasformer.models.bert.weights import TABLE
@@ -37,9 +39,7 @@ class Bert(Model):
             dtype=policy,
             name="embedding",
         )
-        self.embedding_norm = keras.layers.LayerNormalization(
-            epsilon=config.norm_epsilon, dtype=policy, name="embedding_norm"
-        )
+        self.embedding_norm = LayerNorm(epsilon=config.norm_epsilon, dtype=policy, name="embedding_norm")
         self.embedding_dropout = Dropout(config.dropout, dtype=policy, name="embedding_dropout")
         self.blocks = [
             Block(
@@ -56,9 +56,7 @@ class Bert(Model):
             )
             for i in range(config.num_layers)
         ]
-        self.pooler = keras.layers.Dense(
-            config.dim, "tanh", kernel_initializer=initializer, dtype=policy, name="pooler"
-        )
+        self.pooler = Dense(config.dim, "tanh", kernel_initializer=initializer, dtype=policy, name="pooler")
         self.build()
 
     def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:

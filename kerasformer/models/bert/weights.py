@@ -1,6 +1,6 @@
 """Where each variable of Bert stands in a Hugging Face `bert` checkpoint."""
 
-from kerasformer.models.weights import COPY, STACK, STACK_TRANSPOSED, TRANSPOSE, Row, Table
+from kerasformer.models.weights import COPY, STACK, Row, Table
 
 
 def _norm(ours: str, theirs: str) -> list[Row]:
@@ -8,10 +8,10 @@ def _norm(ours: str, theirs: str) -> list[Row]:
 
 
 def _dense(ours: str, *theirs: str) -> list[Row]:
-    kernel, bias = (STACK_TRANSPOSED, STACK) if len(theirs) > 1 else (TRANSPOSE, COPY)
+    transform = STACK if len(theirs) > 1 else COPY
     return [
-        Row(f"{ours}/kernel", tuple(f"{name}.weight" for name in theirs), kernel),
-        Row(f"{ours}/bias", tuple(f"{name}.bias" for name in theirs), bias),
+        Row(f"{ours}/kernel", tuple(f"{name}.weight" for name in theirs), transform),
+        Row(f"{ours}/bias", tuple(f"{name}.bias" for name in theirs), transform),
     ]
 
 

@@ -55,7 +55,7 @@ class GPTConfig(Config):
 
     def to_hf(self) -> dict:
         """The fields of `config.json`."""
-        values = super().to_hf() | {"embd_pdrop": self.dropout, "n_ctx": self.max_length}
+        values = super().to_hf() | {"embd_pdrop": self.dropout}
         if self.prenorm and not self.window:
             return {name: value for name, value in values.items() if name not in ("prenorm", "attention_window")}
         return values | {"model_type": self.model_type + UNPUBLISHED}

@@ -9,9 +9,11 @@ from keras import KerasTensor, ops
 from kerasformer.layers.activations import ACTIVATIONS
 from kerasformer.layers.attention import Cache
 from kerasformer.layers.block import Block
+from kerasformer.layers.dense import project
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.embedding import TokenAndPositionEmbedding
 from kerasformer.layers.masks import padding_bias
+from kerasformer.layers.norm import LayerNorm
 from kerasformer.models.base import Model
 from kerasformer.models.gpt.config import PRESETS, GPTConfig
 from kerasformer.models.gpt.weights import TABLE
@@ -64,9 +66,7 @@ class GPT(Model):
             for i in range(config.num_layers)
         ]
         self.final_norm = (
-            keras.layers.LayerNormalization(epsilon=config.norm_epsilon, dtype=policy, name="final_norm")
-            if config.prenorm
-            else None
+            LayerNorm(epsilon=config.norm_epsilon, dtype=policy, name="final_norm") if config.prenorm else None
         )
         self.build()
 
@@ -115,5 +115,11 @@ class GPT(Model):
 
     def logits(self, hidden_states: KerasTensor) -> KerasTensor:
         """Scores of the next token, [..., D] -> [..., V]: the product with the embedding of each token."""
-        table = ops.cast(self.embedding.token.embeddings, self.compute_dtype)
-        return ops.matmul(hidden_states, ops.transpose(table))
+        table = ops.cast(ops.copy(self.output_table), self.compute_dtype)
+        *outer, dim = ops.shape(hidden_states)
+        return ops.reshape(project(ops.reshape(hidden_states, (-1, dim)), table), (*outer, self.config.vocab_size))
+
+    @property
+    def output_table(self) -> keras.Variable:
+        """The vector [V, D] of each token, whose product with a hidden state is its score."""
+        return self.embedding.token.embeddings

@@ -9,7 +9,7 @@ def _norm(ours: str, theirs: str) -> list[Row]:
 
 def _dense(ours: str, theirs: str) -> list[Row]:
     # Their Conv1D holds kernels as [in, out].
-    return [Row(f"{ours}/kernel", (f"{theirs}.weight",)), Row(f"{ours}/bias", (f"{theirs}.bias",))]
+    return [Row(f"{ours}/kernel", (f"{theirs}.weight",), TRANSPOSE), Row(f"{ours}/bias", (f"{theirs}.bias",))]
 
 
 _BLOCK, _LAYER = "block_{i}", "h.{i}"
@@ -27,7 +27,8 @@ TABLE = Table(
         *_norm("final_norm", "ln_f"),
     ],
     prefix="transformer.",
-    heads={"Classifier": [Row("head/kernel", ("score.weight",), TRANSPOSE)], "CausalLM": []},
+    heads={"Classifier": [Row("head/kernel", ("score.weight",))], "CausalLM": []},
+    optional=("final_norm/.*",),
     # Constants of old checkpoints, and the vocabulary product, whose matrix is that of the embedding.
     ignored=(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight"),
 )

@@ -1,0 +1,244 @@
+"""Text files -> the pieces of their documents, each for training or for validation, in memory that has a bound."""
+
+import os
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import count, groupby, repeat
+from math import ceil
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from kerasformer.data.reading import (
+    CHUNK_BYTES,
+    check_column,
+    fault_of,
+    kind_of,
+    open_parquet,
+    read_json_lines,
+    read_lines,
+    read_text,
+)
+from kerasformer.errors import InputError
+
+TRAIN, VALIDATION = "train", "validation"
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+KINDS = ".txt, .jsonl (each also as .gz), .parquet, or a folder of them"
+ENCODING_FLAG = "--encoding"
+_REMEDY = "name the texts with --text-column (text_column= in Python)"
+_ROWS = 256  # of a Parquet file, read at a time
+# Where a text is cut: behind the last character that white space follows. A tokenizer that splits at white space makes
+# the same tokens of the parts as of the whole.
+_PLACE = re.compile(r".*\S(?=[ \n])", re.DOTALL)
+
+Documents = Literal["files", "lines"]
+
+
+class Piece(NamedTuple):
+    """Part of a document: whether it is the first of its split, and whether an end-of-text follows."""
+
+    split: str
+    text: str
+    begins: bool
+    ends: bool
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Text files, what a document is in them, and which part of them is held out for validation.
+
+    Of a single document, a .txt file, the last characters are held out. Neither part ends with an end-of-text: the
+    text goes on from one to the other. Of several documents one of every `1 / validation` in a row is held out, drawn
+    by the seed; of fewer than that none can be, unless by its name.
+
+    Args:
+        files: .txt, .jsonl (each also as .gz) or .parquet; all such files of a folder and of those in it.
+        validation: share to hold out; 0 for none.
+        validation_files: held out in place of a share of the others. A file named in both is held out.
+        documents: whether a .txt file is one document or each of its lines is. Blank lines are left out.
+        text_column: of the texts in .jsonl and .parquet, where each record is a document. Blank ones are left out.
+        encoding: of .txt and .jsonl; a byte order mark is dropped.
+
+    Raises:
+        InputError: a value that cannot be.
+    """
+
+    files: Sequence[str | os.PathLike]
+    validation: float = 0.1
+    validation_files: Sequence[str | os.PathLike] = ()
+    documents: Documents = "files"
+    text_column: str = "text"
+    encoding: str = "utf-8"
+    seed: int = 0
+
+    def __post_init__(self):
+        if not 0 <= self.validation < 1:
+            raise InputError(f"expected a share of at least 0 and below 1 for validation, got {self.validation}")
+        if self.seed < 0:
+            raise InputError(f"expected a seed of 0 or more, got {self.seed}; raise it")
+        if self.documents not in get_args(Documents):
+            raise InputError(f"expected documents as files or lines, got {self.documents!r}; choose one of them")
+
+    def pieces(self) -> Iterator[Piece]:
+        """Reads the files in order: those to train on, then those to validate on.
+
+        Raises:
+            InputError: a file that cannot be read, is empty or of an unknown kind, or lacks a usable text.
+        """
+        share = _exactly(self.validation)
+        held_out = find_files(self.validation_files)
+        kept_back = {path.resolve() for path in held_out}
+        files = [path for path in find_files(self.files) if path.resolve() not in kept_back]
+        if not files:
+            raise InputError("expected text files to train on, got none; name some")
+        if held_out:
+            yield from self._drawn(files, repeat(False))
+            yield from self._drawn(held_out, repeat(True))
+        elif share and len(files) == 1 and kind_of(files[0]) == ".txt" and self.documents == "files":
+            yield from self._of_one(files[0])
+        elif share:
+            if self.documents == "files" and all(kind_of(path) == ".txt" for path in files):
+                self._check_number(len(files))
+            number = yield from self._drawn(files, _draws(share, self.seed))
+            self._check_number(number)
+        else:
+            yield from self._drawn(files, repeat(False))
+
+    def _drawn(self, files: Sequence[Path], held_out: Iterator[bool]) -> Generator[Piece, None, int]:
+        """Reads all documents, and returns how many there were."""
+        number = 0
+        for path in files:
+            for document in self._documents(path):
+                yield from _whole(VALIDATION if next(held_out) else TRAIN, document)
+                number += 1
+        return number
+
+    def _check_number(self, documents: int) -> None:
+        """Refuses documents too few to hold out a share of: the draw would decide whether any is."""
+        if documents < (least := ceil(1 / _exactly(self.validation))):
+            raise InputError(
+                f"expected at least {least} documents to hold out a share of {self.validation:g}, got {documents}; "
+                "raise --validation, set it to 0, or name files with --validation-files"
+            )
+
+    def _of_one(self, path: Path) -> Iterator[Piece]:
+        characters = sum(map(len, self._text(path)))
+        kept = int(characters * (1 - _exactly(self.validation)))
+        for split, parts in groupby(_divided(self._text(path), kept), itemgetter(0)):
+            for number, text in enumerate(_cut(part for _, part in parts)):
+                yield Piece(split, text, begins=number == 0, ends=False)
+
+    def _text(self, path: Path) -> Iterator[str]:
+        return read_text(path, self.encoding, ENCODING_FLAG)
+
+    def _documents(self, path: Path) -> Iterator[Iterable[str]]:
+        """The documents of a file, each in chunks that are to be read before the next."""
+        if kind_of(path) == ".txt" and self.documents == "files":
+            yield self._text(path)
+            return
+        for origin, text in self._texts(path):
+            if fault := fault_of(text):
+                raise InputError(f"{origin}: the text {fault}; mend or remove it")
+            if text and not text.isspace():
+                yield (text[start : start + CHUNK_BYTES] for start in range(0, len(text), CHUNK_BYTES))
+
+    def _texts(self, path: Path) -> Iterator[tuple[str, Any]]:
+        """Where each document stands, and its text."""
+        match kind_of(path):
+            case ".txt":
+                for number, line in enumerate(read_lines(path, self.encoding, ENCODING_FLAG), start=1):
+                    yield f"{path}:{number}", line.removesuffix("\r")
+            case ".jsonl":
+                for origin, record in read_json_lines(path, self.encoding, ENCODING_FLAG):
+                    if not isinstance(record, Mapping):
+                        kind = type(record).__name__
+                        raise InputError(f"{origin}: expected an object of named values, found a {kind}")
+                    check_column(origin, list(record), self.text_column, _REMEDY)
+                    yield origin, record[self.text_column]
+            case ".parquet":
+                with open_parquet(path) as file:
+                    check_column(str(path), file.schema_arrow.names, self.text_column, _REMEDY)
+                    rows = count(1)
+                    for batch in file.iter_batches(_ROWS, columns=[self.text_column]):
+                        for text in batch.column(0).to_pylist():
+                            yield f"{path}: row {next(rows)}", text
+
+
+def find_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """The text files that the paths name, those of a folder sorted by name; each once.
+
+    Raises:
+        InputError: there is no such file or folder, a folder holds no text, or a file is empty or of another kind.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise InputError(f"expected a file or folder of texts, found none at {str(path)!r:.200}; check the path")
+        found = [path]
+        if path.is_dir():
+            inside = sorted(other for other in path.rglob("*") if kind_of(other) in SUFFIXES and other.is_file())
+            found = [other for other in inside if not any(part[0] == "." for part in other.relative_to(path).parts)]
+        if not found:
+            raise InputError(f"{path}: expected text files in this folder, found none; add {KINDS}")
+        files += found
+    for path in files:
+        if kind_of(path) not in SUFFIXES:
+            raise InputError(f"{path}: unknown kind of file; expected {KINDS}: rename or convert it")
+        if not path.stat().st_size:
+            raise InputError(f"{path}: expected text, got an empty file; remove it")
+    once: dict[Path, Path] = {}
+    for path in files:
+        once.setdefault(path.resolve(), path)
+    return list(once.values())
+
+
+def _exactly(share: float) -> Fraction:
+    """The fraction that was meant: 1/10 by 0.1, which as a float is a little more."""
+    return Fraction(share).limit_denominator(10**9)
+
+
+def _draws(share: Fraction, seed: int) -> Iterator[bool]:
+    """Which documents are held out: one of every `1 / share` in a row, whatever their number will be."""
+    random = np.random.PCG64(seed)  # its raw stream is what NumPy keeps the same for ever
+    for group in count():
+        start, stop = ceil(group / share), ceil((group + 1) / share)
+        chosen = start + random.random_raw() % (stop - start)
+        yield from (number == chosen for number in range(start, stop))
+
+
+def _divided(chunks: Iterable[str], kept: int) -> Iterator[tuple[str, str]]:
+    """The first `kept` characters to train on, and the others to validate on."""
+    for chunk in chunks:
+        if kept > 0:
+            yield TRAIN, chunk[:kept]
+        if kept < len(chunk):
+            yield VALIDATION, chunk[max(kept, 0) :]
+        kept -= len(chunk)
+
+
+def _cut(chunks: Iterable[str]) -> Iterator[str]:
+    """Puts the chunks of a text together anew, so that each can be tokenized by itself."""
+    held: list[str] = []
+    for chunk in chunks:
+        if held and (place := _PLACE.match(held[-1])):
+            yield "".join([*held[:-1], place.group()])
+            held = [held[-1][place.end() :]]
+        held.append(chunk)
+    if text := "".join(held):
+        yield text
+
+
+def _whole(split: str, document: Iterable[str]) -> Iterator[Piece]:
+    """The pieces of a document, the last of which ends it."""
+    text, begins = None, True
+    for following in _cut(document):
+        if text is not None:
+            yield Piece(split, text, begins, ends=False)
+            begins = False
+        text = following
+    if text is not None:
+        yield Piece(split, text, begins, ends=True)

@@ -1,0 +1,223 @@
+"""Windows of a tokenized text -> batches to predict the next tokens: a language model's sibling of `Batches`.
+
+Which windows a step holds is computed from (seed, step), so that a run resumes at any step without reading what came
+before, and whatever the number of replicas was. Example i of step s is example s * B + i of an endless sequence.
+
+Shapes: B batch, T length, K steps computed at a time, W windows.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Literal, get_args
+
+import numpy as np
+import tensorflow as tf
+
+from kerasformer.data.corpus import Corpus, Split, read_corpus
+from kerasformer.errors import InputError
+from kerasformer.text.bpe import BPE
+
+Order = Literal["random", "consecutive"]
+
+# Steps are computed together, in blocks of about so many tokens: one at a time would cost more than it holds.
+BLOCK_TOKENS = 2**16
+_ROUNDS = 6  # of the permutation; from 4 on it is as good as random
+
+
+class Windows:
+    """The windows of one split of a corpus and the order in which a model sees them.
+
+    A window holds T + 1 tokens of the stream, whatever shards they lie in: T inputs and, one further on, T labels.
+
+    Args:
+        corpus: a folder that `kerasformer prepare` wrote, or a Corpus.
+        batch_size: B.
+        max_length: T.
+        order: "random" starts windows anywhere, independently of each other; "consecutive" lays them end to end and
+            shows each once an epoch, in another order every epoch. A batch can hold the end of one epoch and the
+            start of the next.
+
+    Raises:
+        InputError: a folder that cannot be used, or a split that does not hold one window.
+    """
+
+    def __init__(
+        self,
+        corpus: str | os.PathLike | Corpus,
+        split: str = "train",
+        *,
+        batch_size: int,
+        max_length: int,
+        order: Order = "random",
+        seed: int = 0,
+    ):
+        for name, value in {"batch_size": batch_size, "max_length": max_length}.items():
+            if value < 1:
+                raise InputError(f"expected a {name} of at least 1, got {value}; raise it")
+        if not 0 <= seed < 2**64:
+            raise InputError(f"expected a seed from 0 to 2**64 - 1, got {seed}; change it")
+        if order not in get_args(Order):
+            raise InputError(f"expected an order among {', '.join(get_args(Order))}, got {order!r}; name one of them")
+        self.corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
+        self.batch_size, self.max_length, self.order, self.seed = batch_size, max_length, order, seed
+        stream: Split = self.corpus.split(split)
+        self.tokens, self.bytes = stream.counts.tokens, stream.counts.bytes
+        if self.tokens <= max_length:
+            raise InputError(
+                f"{self.corpus.name}: expected more than max_length tokens, {max_length}, in the {split} split, "
+                f"got {self.tokens}; add text or lower max_length"
+            )
+        self._arrays = [array for array in stream.arrays if len(array)]
+        self._offsets = np.cumsum([0, *map(len, self._arrays)])  # where each array starts in the stream
+        self._views = [
+            np.lib.stride_tricks.sliding_window_view(array, max_length + 1) if len(array) > max_length else None
+            for array in self._arrays
+        ]
+
+    @property
+    def vocab_size(self) -> int:
+        """Of the tokenizer that made the token ids."""
+        return self.corpus.vocab_size
+
+    def tokenizer(self) -> BPE:
+        """The tokenizer that made the token ids."""
+        return self.corpus.tokenizer()
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes for each token: nats per token / ln 2 / this are bits per byte."""
+        return self.bytes / self.tokens
+
+    @property
+    def count(self) -> int:
+        """W, the windows that lie end to end in the stream; each starts with the last label of the one before."""
+        return (self.tokens - 1) // self.max_length
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that see about as many tokens as the stream holds."""
+        return max(1, self.count // self.batch_size)
+
+    def starts(self, first: int, count: int) -> np.ndarray:
+        """Where the examples first, first + 1, ... of the endless sequence start in the stream, [count] int64."""
+        if self.order == "random":
+            # The generator gives the numbers 4 * counter to 4 * counter + 3 of its stream at once.
+            random = np.random.Philox(key=self._key(0), counter=first // 4)
+            raw = random.random_raw(first % 4 + count)[first % 4 :]
+            return (raw % (self.tokens - self.max_length)).astype(np.int64)
+        parts = []
+        while count:
+            epoch, place = divmod(first, self.count)
+            size = min(count, self.count - place)
+            parts.append(_permute(np.arange(place, place + size), self.count, self._key(1 + epoch)))
+            first, count = first + size, count - size
+        return np.concatenate([np.empty(0, np.int64), *parts]) * self.max_length
+
+    def dataset(self, first_step: int, steps: int) -> tf.data.Dataset:
+        """Batches of these steps: token ids and labels, the tokens after them, int32 [B, T] each."""
+        first, end = first_step * self.batch_size, (first_step + steps) * self.batch_size
+        block = self._block_steps * self.batch_size
+
+        def blocks() -> Iterator[np.ndarray]:
+            for start in range(first, end, block):
+                yield self.starts(start, min(block, end - start)).reshape(-1, self.batch_size)
+
+        return self._dataset(blocks, steps, self.batch_size)
+
+    def in_order(self, max_steps: int | None = None) -> tf.data.Dataset:
+        """Batches of the windows that lie end to end, once each and in order; the last batch holds the rest.
+
+        Args:
+            max_steps: stops after so many batches.
+        """
+        size = self.batch_size
+        limit = self.count if max_steps is None else min(self.count, max_steps * size)
+        full = limit - limit % size
+
+        def blocks() -> Iterator[np.ndarray]:
+            places = np.arange(limit) * self.max_length
+            yield from np.split(
+                places[:full].reshape(-1, size), range(self._block_steps, full // size, self._block_steps)
+            )
+            yield places[full:][None, : limit - full]
+
+        return self._dataset(blocks, -(-limit // size), size if full == limit else None)
+
+    @property
+    def _block_steps(self) -> int:
+        """K."""
+        return max(1, BLOCK_TOKENS // (self.batch_size * self.max_length))
+
+    def _key(self, purpose: int) -> np.ndarray:
+        return np.array([self.seed, purpose], np.uint64)
+
+    def _dataset(
+        self, blocks: Callable[[], Iterator[np.ndarray]], steps: int, batch_size: int | None
+    ) -> tf.data.Dataset:
+        """Reads the windows that start at each block [K, B] and hands them out step by step.
+
+        The dataset is finite and not tuned while it runs; see `Batches.dataset`.
+        """
+
+        def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for starts in blocks():
+                if starts.size:
+                    rows = self._read(starts.ravel()).reshape(*starts.shape, self.max_length + 1)
+                    yield rows[..., :-1], rows[..., 1:]  # [K, B, T] each
+
+        spec = tf.TensorSpec([None, batch_size, self.max_length], tf.int32)
+        dataset = tf.data.Dataset.from_generator(read, output_signature=(spec, spec))
+        # Blocks are read ahead. Handing single steps to yet another thread would take longer than cutting them off.
+        dataset = dataset.prefetch(2).unbatch().apply(tf.data.experimental.assert_cardinality(steps))
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return dataset.with_options(options)
+
+    def _read(self, starts: np.ndarray) -> np.ndarray:
+        """The windows that start there, [n, T + 1] int32."""
+        rows = np.empty((len(starts), self.max_length + 1), np.int32)
+        places = np.searchsorted(self._offsets, starts, side="right") - 1  # the array that each starts in
+        inside = starts + self.max_length < self._offsets[places + 1]
+        for place in np.unique(places[inside]):
+            chosen = inside & (places == place)
+            rows[chosen] = self._views[place][starts[chosen] - self._offsets[place]]
+        for i in np.flatnonzero(~inside):
+            rows[i] = self._across(starts[i], places[i])
+        return rows
+
+    def _across(self, start: int, place: int) -> np.ndarray:
+        """The window that starts in the array at that place and ends in a later one, [T + 1]."""
+        parts, missing = [], self.max_length + 1
+        while missing:
+            begin = max(start - self._offsets[place], 0)
+            parts.append(self._arrays[place][begin : begin + missing])
+            missing -= len(parts[-1])
+            place += 1
+        return np.concatenate(parts)
+
+
+def _permute(places: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
+    """Where a pseudo-random permutation of range(size) puts these places, int64.
+
+    A Feistel network permutes the numbers of an even number of bits; what falls outside the range goes through it
+    again, until it is inside.
+    """
+    half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
+    mask = np.uint64((1 << int(half)) - 1)
+    keys = np.random.Philox(key=key).random_raw(_ROUNDS)
+    found = places.astype(np.uint64)
+    outside = np.arange(len(found))
+    while len(outside):
+        left, right = found[outside] >> half, found[outside] & mask
+        for i in range(_ROUNDS):
+            left, right = right, left ^ (_mix(right ^ keys[i : i + 1]) & mask)
+        found[outside] = left << half | right
+        outside = outside[found[outside] >= size]
+    return found.astype(np.int64)
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """Scatters 64-bit numbers: the finaliser of splitmix64, https://doi.org/10.1145/2660193.2660195."""
+    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return values ^ values >> np.uint64(31)

@@ -1,0 +1,46 @@
+"""Layer normalisation (Ba et al. 2016, arXiv 1607.06450) whose gradient is written out."""
+
+from collections.abc import Callable
+
+import keras
+from keras import KerasTensor, ops
+
+
+class LayerNorm(keras.layers.LayerNormalization):
+    """Keras's LayerNormalization over the last axis, variables and all.
+
+    The gradient that TensorFlow derives makes more passes over memory than the formula needs.
+    """
+
+    def call(self, inputs: KerasTensor) -> KerasTensor:
+        """[..., D] -> [..., D]."""
+        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        gamma, beta = ops.copy(self.gamma), ops.copy(self.beta)  # a written gradient takes tensors alone
+        normal = normalise(rows, gamma, beta, ops.convert_to_tensor(self.epsilon, "float32"))
+        return ops.reshape(normal, ops.shape(inputs))
+
+
+@ops.custom_gradient
+def normalise(
+    x: KerasTensor, gamma: KerasTensor, beta: KerasTensor, epsilon: KerasTensor
+) -> tuple[KerasTensor, Callable]:
+    """Rows [rows, D] of mean 0 and variance 1, times gamma [D], plus beta [D]; in float32 whatever the dtype of x."""
+    wide = ops.cast(x, "float32")
+    centred = wide - ops.mean(wide, axis=-1, keepdims=True)
+    scale = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + epsilon)  # [rows, 1]
+    normal = centred * scale
+
+    def gradient(*args, upstream=None):
+        upstream = ops.cast(args[0] if upstream is None else upstream, "float32")
+        product = upstream * normal
+        weights = gamma[:, None] / x.shape[-1]  # for means over D as matrix products
+        shift, slope = ops.matmul(upstream, weights), ops.matmul(product, weights)  # [rows, 1]
+        dx = (upstream * gamma - shift - normal * slope) * scale
+        return ops.cast(dx, x.dtype), sum_rows(product), sum_rows(upstream), ops.zeros_like(epsilon)
+
+    return ops.cast(normal * gamma + beta, x.dtype), gradient
+
+
+def sum_rows(x: KerasTensor) -> KerasTensor:
+    """[rows, D] -> [D], as a matrix product, which adds up bfloat16 in float32."""
+    return ops.squeeze(ops.matmul(ops.ones((1, ops.shape(x)[0]), dtype=x.dtype), x), 0)

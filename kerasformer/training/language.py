@@ -1,0 +1,201 @@
+"""A language model's recipe -> its run folder, see `run`."""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+
+from kerasformer.config import LanguageData, LanguageRecipe
+from kerasformer.data.corpus import INDEX, fingerprint
+from kerasformer.data.documents import find_files
+from kerasformer.data.language import language_modelling
+from kerasformer.data.windows import Windows
+from kerasformer.errors import InputError
+from kerasformer.models.gpt.config import GPTConfig
+from kerasformer.models.gpt.model import GPT
+from kerasformer.text.bpe import BPE
+from kerasformer.text.vocabulary import train_bpe, train_char
+from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, Perplexity, ProgressBar
+from kerasformer.training.compiler import choose_jit
+from kerasformer.training.evaluation import language_figures
+from kerasformer.training.optimizers import adamw
+from kerasformer.training.precision import dtype_policy
+from kerasformer.training.run import hyperparameters, open_folder, read_part
+from kerasformer.training.tasks import CausalLM
+from kerasformer.training.tensorboard import TensorBoard
+
+logger = logging.getLogger(__name__)
+
+
+def train(recipe: LanguageRecipe) -> dict[str, float | str]:
+    """Trains a language model as the recipe says and returns the figures of the best model.
+
+    Everything that the input can be wrong about is found before anything is written.
+
+    Raises:
+        InputError: bad input, or a run folder that is in use.
+    """
+    recipe.check(has_source=bool(recipe.data.train))
+    keras.utils.set_random_seed(recipe.train.seed)
+    policy = dtype_policy(recipe.train.precision)
+    pretrained = recipe.model.from_pretrained
+    model = CausalLM.from_pretrained(pretrained, dtype=policy) if pretrained else None
+    training, validation = windows(recipe.data, model and model.tokenizer)
+    model = model or fresh(recipe, training.tokenizer(), policy)
+    logger.info("precision: %s", policy)
+    logger.info("training on %s", summary(training))
+    if validation is not None:
+        logger.info("validating on %s", summary(validation))
+
+    steps, interval = intervals(recipe, training)
+    compile_model(model, recipe, training, steps, interval)
+    open_folder(recipe)
+    start = time.perf_counter()
+    model.fit(
+        training,
+        epochs=steps // interval,
+        steps_per_epoch=interval,
+        callbacks=callbacks(recipe, steps, validation),
+        verbose=0,
+    )
+    figures = {"train_seconds": round(time.perf_counter() - start, 1), "model": str(recipe.folder / "model")}
+    if validation is None:
+        return figures
+    # What is reported is the model as it was saved, in float32, on all that was held out.
+    best = evaluation(recipe.folder / "model", validation)
+    return {"val_loss": best.pop("loss"), **best, **figures}
+
+
+def windows(data: LanguageData, tokenizer: BPE | None) -> tuple[Windows, Windows | None]:
+    """The training and the validation set of a recipe.
+
+    Args:
+        tokenizer: the model's; without it the recipe names one, or a prepared folder has its own.
+
+    Raises:
+        InputError: data that cannot be used, or that another tokenizer made.
+    """
+    settings = {"max_length": data.max_length, "batch_size": data.batch_size, "order": data.order, "seed": data.seed}
+    if len(data.train) == 1 and (Path(data.train[0]) / INDEX).exists():
+        training, validation = language_modelling(data.train[0], **settings)
+        if tokenizer is not None and fingerprint(training.tokenizer()) != fingerprint(tokenizer):
+            raise InputError(
+                f"expected a text prepared with the model's tokenizer, got {data.train[0]}, which was prepared with "
+                "another; run kerasformer prepare with --tokenizer and the model's folder"
+            )
+        return training, validation
+    tokenizer = tokenizer or trained_tokenizer(data)
+    return language_modelling(data.train, tokenizer=tokenizer, **settings, **data.texts)
+
+
+def trained_tokenizer(data: LanguageData) -> BPE:
+    """The tokenizer that a recipe names, trained on its files where it says char or bpe.
+
+    Raises:
+        InputError: none is named, a folder that holds none, or files that cannot be read.
+    """
+    match data.tokenizer:
+        case None:
+            raise InputError(
+                "expected a tokenizer for text files, got none; pass --data.tokenizer char, bpe or DIR, or train on a "
+                "folder that kerasformer prepare wrote"
+            )
+        case "char":
+            return train_char(find_files(data.train))
+        case "bpe":
+            return train_bpe(find_files(data.train), vocab_size=data.vocab_size)
+        case folder:
+            return BPE.from_folder(folder)
+
+
+def fresh(recipe: LanguageRecipe, tokenizer: BPE, policy: str) -> CausalLM:
+    """A model of the recipe's sizes with fresh weights.
+
+    Raises:
+        InputError: an unknown preset, or sizes that do not fit each other.
+    """
+    settings = recipe.model
+    rates = {"dropout": settings.dropout, "attention_dropout": settings.dropout}
+    values = settings.sizes | rates | {"vocab_size": tokenizer.vocab_size, "max_length": recipe.data.max_length}
+    if settings.preset is not None:
+        values = GPT.preset(settings.preset).values | values
+    config = GPTConfig(**values)
+    if config.dim % config.num_heads:
+        raise InputError(
+            f"expected --model.num_heads to divide the width, got {config.num_heads} and {config.dim}; "
+            "change one of them"
+        )
+    return CausalLM(GPT(config, dtype=policy), tokenizer)
+
+
+def intervals(recipe: LanguageRecipe, training: Windows) -> tuple[int, int]:
+    """The steps of the run, and those between two evaluations."""
+    settings = recipe.train
+    if settings.epochs is not None:
+        return settings.epochs * training.steps_per_epoch, training.steps_per_epoch
+    return settings.steps, settings.evaluate_every or settings.steps
+
+
+def compile_model(model: CausalLM, recipe: LanguageRecipe, training: Windows, steps: int, interval: int) -> None:
+    """Compiles the model with the recipe's optimizer, and with XLA if it pays."""
+    settings = recipe.train
+    optimizer = adamw(
+        settings.learning_rate,
+        steps=steps,
+        warmup=settings.warmup,
+        schedule=settings.schedule,
+        floor=settings.min_learning_rate,
+        weight_decay=settings.weight_decay,
+        beta_1=settings.beta_1,
+        beta_2=settings.beta_2,
+        clip_norm=settings.clip_norm,
+    )
+    together = math.gcd(settings.steps_per_execution, interval)  # no execution goes on past an evaluation
+    model.compile(optimizer, steps_per_execution=together)
+    dataset, _ = model.training_set(training, range(1), 1)
+    jit_compile = choose_jit(model, dataset, steps, settings.compile)
+    model.compile(optimizer, steps_per_execution=together, jit_compile=jit_compile)
+
+
+def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) -> list[keras.callbacks.Callback]:
+    """The callbacks of a run, in the order in which they see an evaluation's logs."""
+    unit = "evaluation" if recipe.train.epochs is None else "epoch"
+    return [
+        *([Perplexity(validation, recipe.train.evaluation_batches or None)] if validation else []),
+        BestModel(recipe.folder / "model", "val_loss"),
+        MetricsLog(recipe.folder / "metrics.jsonl", unit),
+        FiniteLoss(),
+        TensorBoard(recipe.folder, hyperparameters=hyperparameters(recipe)),
+        ProgressBar(steps, epoch=unit),
+    ]
+
+
+def evaluation(folder: Path, windows: Windows) -> dict[str, float]:
+    """The figures of a saved model, in float32."""
+    model = CausalLM.from_pretrained(folder, dtype="float32")
+    model.compile()
+    return language_figures(model, windows)
+
+
+def evaluate_run(folder: Path, files: Sequence[Path]) -> dict[str, float]:
+    """Evaluates a run's best model on text files, read as the run's recipe says.
+
+    Raises:
+        InputError: no run, or files that cannot be read or hold too little text.
+    """
+    data = read_part(folder, "data", LanguageData)
+    texts = data.texts | {"validation": 0.0, "validation_files": ()}
+    tokenizer = BPE.from_folder(Path(folder) / "model")
+    text, _ = language_modelling(files, tokenizer=tokenizer, max_length=data.max_length, batch_size=16, **texts)
+    return evaluation(Path(folder) / "model", text)
+
+
+def summary(windows: Windows) -> str:
+    """One line on a text."""
+    return (
+        f"{windows.tokens:,} tokens, {windows.bytes_per_token:.2f} bytes a token, in batches of {windows.batch_size} "
+        f"windows of {windows.max_length}"
+    )

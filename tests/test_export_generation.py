@@ -1,0 +1,191 @@
+"""An exported language model: prompts in, the text that `transformers` continues them with out, row by row."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exported import Call, in_python, in_session, ops_of, strings
+
+import kerasformer as kf
+from kerasformer.errors import InputError
+from kerasformer.models.heads import CausalLM, from_folder
+from kerasformer.serving import warmup
+from kerasformer.serving.check import inspect
+from kerasformer.serving.ops import SERVERS
+
+GOLDEN = Path(__file__).parent / "golden"
+ROOM = 12  # new tokens that the export allows; the model has 40 positions
+PROMPTS = ["The cat sat on", "", " the dog 犬", "a" * 30, "Once"]
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return np.load(GOLDEN / "gpt_tiny.npz")
+
+
+@pytest.fixture(scope="module")
+def model() -> CausalLM:
+    return CausalLM.from_pretrained(GOLDEN / "gpt_tiny", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def version(model, tmp_path_factory) -> Path:
+    return kf.export(model, tmp_path_factory.mktemp("saved_models") / "gpt", max_new_tokens=ROOM)
+
+
+@pytest.fixture(scope="module")
+def call(version) -> Call:
+    return in_session(version)
+
+
+def settings(size: int, **given) -> dict[str, np.ndarray]:
+    """The inputs of `generate` beside the prompts: a number for all rows, or one for each."""
+    values = {"max_new_tokens": ROOM, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0} | given
+    dtypes = dict.fromkeys(values, np.int32) | dict.fromkeys(("temperature", "top_p"), np.float32)
+    return {name: np.broadcast_to(np.array(value, dtypes[name]), (size,)) for name, value in values.items()}
+
+
+def drawn(call: Call, prompts: list[str], **given) -> list[bytes]:
+    return call("generate", prompt=strings(prompts), **settings(len(prompts), **given))["text"].tolist()
+
+
+@pytest.mark.parametrize("loader", [in_python, in_session])
+def test_the_default_is_what_transformers_generates(version, golden, model, loader):
+    outputs = loader(version)("serving_default", prompt=strings(map(str, golden["prompts"])))
+    expected = [model.tokenizer.decode(row[row >= 0]) for row in golden["greedy"]]
+    assert [text.decode() for text in outputs["text"]] == expected
+    ended = np.where(golden["greedy"] == model.tokenizer.eot_id, -1, golden["greedy"])
+    np.testing.assert_array_equal(outputs["token_count"], (ended >= 0).sum(axis=1))
+
+
+def test_a_temperature_of_zero_is_the_default(call):
+    assert drawn(call, PROMPTS, temperature=0) == call("serving_default", prompt=strings(PROMPTS))["text"].tolist()
+
+
+def test_a_row_gets_what_it_would_get_alone(call):
+    given = {"seed": [1, 2, 3, 4, 5], "temperature": [1, 0.5, 2, 0, 1], "max_new_tokens": [12, 5, 9, 12, 1]}
+    given |= {"top_k": [0, 5, 0, 9, 3], "top_p": [1, 0.9, 0.5, 1, 0.1]}
+    together = drawn(call, PROMPTS, **given)
+    alone = [drawn(call, [p], **{n: v[i] for n, v in given.items()})[0] for i, p in enumerate(PROMPTS)]
+    assert together == alone
+    order = [3, 0, 4, 2, 1]
+    moved = drawn(call, [PROMPTS[i] for i in order], **{n: [v[i] for i in order] for n, v in given.items()})
+    assert moved == [together[i] for i in order]
+
+
+def test_the_same_seed_gives_the_same_text_and_another_one_another(call):
+    first = drawn(call, ["Once"] * 4, seed=[7, 7, 8, 9])
+    assert first[0] == first[1]
+    assert len(set(first)) == 3
+    assert first == drawn(call, ["Once"] * 4, seed=[7, 7, 8, 9])
+
+
+def test_no_request_gets_more_than_the_export_allows(call):
+    outputs = call("generate", prompt=strings(["Once"] * 4), **settings(4, max_new_tokens=[10**6, ROOM, 3, 0], seed=3))
+    assert outputs["token_count"].tolist() == [ROOM, ROOM, 3, 0]
+    assert outputs["text"][0] == outputs["text"][1]
+    assert outputs["text"][3] == b""
+
+
+@pytest.mark.parametrize(
+    ("given", "same_as"),
+    [
+        ({"temperature": -1}, {"temperature": 0}),
+        ({"temperature": np.nan}, {"temperature": 0}),
+        ({"top_p": 0}, {"temperature": 0}),
+        ({"top_p": -3}, {"temperature": 0}),
+        ({"top_p": 7}, {}),
+        ({"top_p": np.nan}, {}),
+        ({"top_k": -4}, {}),
+        ({"top_k": 10**6}, {}),
+        ({"max_new_tokens": -1}, {"max_new_tokens": 0}),
+        ({"temperature": 1e-30}, {"temperature": 0}),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_moved_into_it(call, given, same_as):
+    assert drawn(call, PROMPTS, seed=5, **given) == drawn(call, PROMPTS, seed=5, **same_as)
+
+
+def test_of_a_long_prompt_the_last_tokens_are_read(call):
+    kept = "a" * (40 - ROOM)  # each letter is a token
+    assert len(set(drawn(call, [kept, "b" + kept, "the cat" * 100 + kept], seed=1))) == 1
+
+
+def test_an_empty_prompt_is_continued_from_an_end_of_text(call, model):
+    [new] = drawn(call, [""], temperature=0, max_new_tokens=1)
+    logits = np.array(model({"token_ids": np.array([[model.tokenizer.eot_id]])}))[0, -1]
+    assert new.decode() == model.tokenizer.decode([logits.argmax()])
+
+
+def test_bytes_that_are_not_utf_8_are_read_and_what_comes_out_is_utf_8(call):
+    prompts = np.array([b"the \xff cat", b"\xc3", b"\x00\xed\xa0\x80"], object)
+    texts = call("generate", prompt=prompts, **settings(3, seed=2))["text"]
+    assert all(text.decode() for text in texts)
+    assert texts[0] != call("generate", prompt=strings(["the  cat"]), **settings(1, seed=2))["text"][0]
+
+
+def test_an_empty_batch_has_empty_answers(call):
+    none = strings([])
+    for outputs in (
+        call("serving_default", prompt=none),
+        call("generate", prompt=none, **settings(0)),
+        call("score", text=none),
+    ):
+        assert {name: value.shape for name, value in outputs.items()} == dict.fromkeys(outputs, (0,))
+
+
+def test_a_score_is_the_sum_of_the_tokens_log_probabilities(call, model):
+    texts = ["The cat sat on", "", "a", "the dog " * 40]
+    outputs = call("score", text=strings(texts))
+    for i, text in enumerate(texts):
+        ids = np.array([[model.tokenizer.eot_id, *model.tokenizer.tokenize([text])[0]][:40]])
+        logits = np.array(model({"token_ids": ids}), np.float64)[0, :-1]
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        total, count = log_probabilities[np.arange(ids.size - 1), ids[0, 1:]].sum(), ids.size - 1
+        np.testing.assert_allclose(outputs["log_likelihood"][i], total, rtol=1e-5, atol=1e-4)  # sums of float32 terms
+        np.testing.assert_allclose(outputs["perplexity"][i], np.exp(-total / max(count, 1)), rtol=1e-4)
+        assert outputs["token_count"][i] == count
+
+
+def test_no_server_has_anything_to_refuse(version):
+    report = inspect(version)
+    assert report.findings == ()
+    assert report.verdicts == dict.fromkeys(SERVERS, True)
+
+
+def test_the_graph_keeps_no_state_and_needs_no_xla(version):
+    ops = ops_of(version)
+    assert {"LookupTableFindV2", "MatMul"} <= ops
+    strange = [op for op in ops if ">" in op or "Xla" in op or "Mutable" in op or "PyFunc" in op or "Insert" in op]
+    assert strange == []
+
+
+def test_the_manifest_tells_the_signatures(version):
+    manifest = json.loads((version / "kerasformer.json").read_text(encoding="utf-8"))
+    assert (manifest["task"], manifest["context"], manifest["defaults"]["max_new_tokens"]) == ("generation", 40, ROOM)
+    signatures = {n: (set(s["inputs"]), set(s["outputs"])) for n, s in manifest["signatures"].items()}
+    assert signatures == {n: (set(s.inputs), set(s.outputs)) for n, s in inspect(version).signatures.items()}
+    assert {name for name, _ in warmup.read(version)} == set(signatures)
+
+
+@pytest.mark.parametrize("room", [-1, 40, 10**6])
+def test_room_that_the_model_does_not_have_is_refused(model, tmp_path, room):
+    with pytest.raises(InputError, match=rf"expected max_new_tokens from 1 to 39, .* got {room};"):
+        kf.export(model, tmp_path / "gpt", max_new_tokens=room)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_classifier_has_no_such_options(bert_tiny, tmp_path):
+    classifier = from_folder(bert_tiny, dtype="float32")
+    with pytest.raises(InputError, match="expected options of classification, which has none, got seed; leave it out"):
+        kf.export(classifier, tmp_path / "news", seed=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_a_task_is_refused(model, tmp_path):
+    model.backbone.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"expected architectures with GPT2ForSequenceClassification or GPT2LMHead"):
+        from_folder(tmp_path)

@@ -1,0 +1,197 @@
+"""A language model's recipe from text files to a run folder, on a tiny model."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.summary.summary_iterator import summary_iterator
+
+from kerasformer.config import LanguageData, LanguageModel, LanguageRecipe, LanguageTrain
+from kerasformer.data.documents import Texts
+from kerasformer.data.language import language_modelling
+from kerasformer.data.prepare import prepare
+from kerasformer.errors import InputError
+from kerasformer.models.heads import CausalLM
+from kerasformer.text.vocabulary import train_char
+from kerasformer.training.language import evaluate_run, train
+
+TEXT = "the cat sat on the mat . a dog ran . " * 60
+STEPS, EVERY = 30, 10
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "animals.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recipe(text):
+    """Makes recipes of seconds: `recipe(runs, data={...}, model={...}, train={...})`."""
+    base = LanguageRecipe(
+        "animals",
+        LanguageData((text,), tokenizer="char", max_length=16, batch_size=4),
+        LanguageModel(num_layers=2, num_heads=2, dim=16),
+        LanguageTrain(
+            steps=STEPS,
+            learning_rate=1e-2,
+            min_learning_rate=1e-3,
+            evaluate_every=EVERY,
+            steps_per_execution=5,
+            precision="float32",
+            compile="none",
+        ),
+    )
+
+    def make(runs, **parts):
+        changed = {part: dataclasses.replace(getattr(base, part), **values) for part, values in parts.items()}
+        return dataclasses.replace(base, runs=runs, **changed)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def run(recipe, tmp_path_factory):
+    """A finished run: its recipe and the figures that `train` returned."""
+    made = recipe(tmp_path_factory.mktemp("run") / "runs")
+    return made, train(made)
+
+
+def log_of(folder) -> tuple[list[dict], list[dict]]:
+    """Records of the executions and of the evaluations."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [r for r in records if "evaluation" not in r], [r for r in records if "evaluation" in r]
+
+
+def test_it_learns_and_its_run_folder_holds_all(run):
+    recipe, figures = run
+    assert {path.name for path in recipe.folder.iterdir()} == {"recipe.json", "metrics.jsonl", "tensorboard", "model"}
+    steps, evaluations = log_of(recipe.folder)
+    assert [record["step"] for record in steps] == list(range(5, STEPS + 1, 5))
+    assert [record["step"] for record in evaluations] == [10, 20, 30]
+    assert evaluations[-1]["val_loss"] < 3 < 4 < steps[0]["step_loss"]
+    assert figures.keys() == {"val_loss", "perplexity", "bits_per_byte", "train_seconds", "model"}
+    assert figures["val_loss"] == pytest.approx(min(r["val_loss"] for r in evaluations), rel=1e-4)
+    assert figures["perplexity"] == pytest.approx(math.exp(figures["val_loss"]))
+    assert figures["bits_per_byte"] == pytest.approx(figures["val_loss"] / math.log(2))  # a byte a token
+
+
+def test_the_saved_model_has_the_loss_returned(run):
+    recipe, figures = run
+    model = CausalLM.from_pretrained(figures["model"], dtype="float32")
+    _, valid = language_modelling(recipe.data.train, tokenizer=model.tokenizer, max_length=16, validation=0.1)
+    losses = []
+    for token_ids, labels in valid.in_order().as_numpy_iterator():
+        logits = np.array(model({"token_ids": token_ids}), np.float64)
+        logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        losses.append(-np.take_along_axis(logits, labels[..., None], axis=-1).ravel())
+    assert figures["val_loss"] == pytest.approx(np.concatenate(losses).mean(), rel=1e-5)
+
+
+def test_a_run_is_evaluated_on_other_text(run, tmp_path):
+    recipe, figures = run
+    (tmp_path / "held_out.txt").write_text(TEXT[: len(TEXT) // 2])
+    found = evaluate_run(recipe.folder, (tmp_path / "held_out.txt",))
+    assert found.keys() == {"loss", "perplexity", "bits_per_byte"}
+    assert found["loss"] == pytest.approx(figures["val_loss"], abs=0.3)
+
+
+def test_tensorboard_shows_steps_and_evaluations(run):
+    recipe, _ = run
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for path in (recipe.folder / "tensorboard").rglob("*tfevents*"):
+        for event in summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    found.setdefault((path.parent.name, value.tag), {})[event.step] = tf.make_ndarray(value.tensor)
+    steps, evaluations = log_of(recipe.folder)
+    train_tags = {"loss", "gradient_norm", "learning_rate", "tokens_per_second", "padding_share"}
+    evaluation_tags = {"loss", "perplexity", "bits_per_byte"}
+    assert found.keys() == {("train", tag) for tag in train_tags} | {("validation", tag) for tag in evaluation_tags}
+    assert found["train", "loss"] == {r["step"]: pytest.approx(r["step_loss"], rel=1e-5) for r in steps}
+    for tag in evaluation_tags:
+        assert found["validation", tag] == {r["step"]: pytest.approx(r[f"val_{tag}"], rel=1e-5) for r in evaluations}
+    assert all(speed > 0 for speed in found["train", "tokens_per_second"].values())
+
+
+def test_fine_tuning_goes_on_from_a_checkpoint(run, recipe, tmp_path):
+    _, figures = run
+    tuned = recipe(
+        tmp_path / "runs",
+        data={"tokenizer": None},
+        model={"from_pretrained": figures["model"]},
+        train={"steps": 4, "evaluate_every": 0, "learning_rate": 1e-4, "steps_per_execution": 3},
+    )
+    assert train(tuned)["val_loss"] < figures["val_loss"] + 0.1
+    steps, evaluations = log_of(tuned.folder)
+    assert [record["step"] for record in steps + evaluations] == [1, 2, 3, 4, 4]  # 3 does not divide 4
+
+
+def test_epochs_bfloat16_and_nothing_held_out(recipe, tmp_path):
+    made = recipe(
+        tmp_path / "runs",
+        data={"split": 0.0, "order": "consecutive", "batch_size": 32},
+        train={"steps": None, "epochs": 2, "evaluate_every": 0, "precision": "bfloat16", "schedule": "wsd"},
+    )
+    figures = train(made)
+    assert figures.keys() == {"train_seconds", "model"}
+    lines = [json.loads(line) for line in (made.folder / "metrics.jsonl").read_text().splitlines()]
+    per_epoch = (len(TEXT) - 1) // 16 // 32
+    assert [r["step"] for r in lines if "epoch" in r] == [per_epoch, 2 * per_epoch]
+    assert CausalLM.from_pretrained(figures["model"]).backbone.config.vocab_size == 257
+
+
+def test_a_loss_that_is_no_number_ends_the_run(recipe, tmp_path):
+    made = recipe(tmp_path / "runs", train={"learning_rate": 1e30, "clip_norm": 0.0, "warmup": 0.0})
+    with pytest.raises(InputError, match="expected a finite loss, got nan at step .*; lower --train.learning_rate"):
+        train(made)
+    assert not (made.folder / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"data": {"train": ()}}, "expected a training set, got none; pass --data.train PATH"),
+        ({"data": {"train": ("nowhere.txt",)}}, "expected a file or folder of texts, found none at 'nowhere.txt'"),
+        ({"data": {"tokenizer": None}}, "expected a tokenizer for text files, got none"),
+        ({"data": {"max_length": 300}}, "expected more than max_length tokens, 300, in the validation split, got 222"),
+        ({"model": {"dim": None}}, "expected a model, got none; pass --model.from_pretrained DIR"),
+        ({"model": {"preset": "gpt5"}}, "expected one of the presets gpt1, gpt2"),
+        (
+            {"model": {"num_heads": 3}},
+            "expected --model.num_heads to divide the width, got 3 and 16; change one of them",
+        ),
+        ({"train": {"steps": None}}, "expected --train.steps or --train.epochs, got none"),
+        ({"train": {"epochs": 1}}, "expected --train.steps or --train.epochs, got both"),
+        ({"train": {"evaluate_every": 7}}, "expected --train.evaluate_every to divide --train.steps, got 7 and 30"),
+        ({"train": {"schedule": "square"}}, "expected --train.schedule as one of linear, cosine, wsd, got 'square'"),
+    ],
+)
+def test_bad_input_writes_nothing(recipe, tmp_path, parts, message):
+    with pytest.raises(InputError) as caught:
+        train(recipe(tmp_path / "runs", **parts))
+    assert message in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_holds_its_length_and_its_tokenizer(run, recipe, text, tmp_path):
+    _, figures = run
+    model = {"from_pretrained": figures["model"]}
+    with pytest.raises(InputError, match="expected windows of at most the model's 16 tokens, got 17; lower max_length"):
+        train(recipe(tmp_path / "runs", data={"max_length": 17}, model=model))
+    other = tmp_path / "other.txt"
+    other.write_text("é" + TEXT)
+    prepare(Texts([other]), tmp_path / "prepared", tokenizer=train_char([other]))
+    with pytest.raises(InputError, match="expected a text prepared with the model's tokenizer"):
+        train(recipe(tmp_path / "runs", data={"train": (tmp_path / "prepared",), "tokenizer": None}, model=model))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_used_run_folder_is_left_alone(run):
+    recipe, _ = run
+    with pytest.raises(InputError, match="which is in use; choose another --name or remove it"):
+        train(recipe)

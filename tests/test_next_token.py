@@ -1,0 +1,108 @@
+"""The loss of next tokens and its gradients, against plain float64 NumPy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasformer.training.next_token import summed_crossentropy
+
+BATCH, LENGTH, DIM, VOCAB = 3, 5, 8, 11
+
+
+def by_hand(hidden, table, labels, weights) -> tuple[float, np.ndarray, np.ndarray]:
+    """The weighted sum of the losses, and its gradients, in float64."""
+    hidden, table = hidden.astype(np.float64), table.astype(np.float64)
+    weights = np.where(labels < 0, 0.0, weights)
+    labels = np.maximum(labels, 0)
+    logits = hidden @ table.T
+    logits -= logits.max(axis=-1, keepdims=True)
+    total = np.exp(logits).sum(axis=-1, keepdims=True)
+    probabilities, target = np.exp(logits) / total, np.eye(len(table))[labels]
+    loss = (weights * (np.log(total[..., 0]) - (logits * target).sum(axis=-1))).sum()
+    for_logits = weights[..., None] * (probabilities - target)
+    return loss, for_logits @ table, np.einsum("btv,btd->vd", for_logits, hidden)
+
+
+def computed(hidden, table, labels, weights, dtype="float32", jit=False, **settings) -> list[np.ndarray]:
+    """The loss and its gradients, twice as large, as of a sum that counts double."""
+
+    @tf.function(jit_compile=jit)
+    def run(hidden, table):
+        with tf.GradientTape() as tape:
+            tape.watch([hidden, table])
+            loss = 2 * summed_crossentropy(tf.cast(hidden, dtype), table, labels, weights, **settings)
+        return loss, *tape.gradient(loss, [hidden, table])
+
+    return [value.numpy() for value in run(tf.constant(hidden), tf.constant(table))]
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Hidden states, a table, labels of which two are ignored, and weights of which one is zero."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)
+    labels[0, 1] = labels[2, 4] = -1
+    weights = random.random((BATCH, LENGTH)).astype(np.float32)
+    weights[1, 1] = 0
+    hidden = random.standard_normal((BATCH, LENGTH, DIM)).astype(np.float32)
+    return hidden, random.standard_normal((VOCAB, DIM)).astype(np.float32), labels, weights
+
+
+@pytest.mark.parametrize("chunk_logits", [1, 2 * VOCAB, 4 * VOCAB + 3, 15 * VOCAB, 2**24])
+@pytest.mark.parametrize("jit", [False, True])
+def test_loss_and_gradients_are_those_by_hand(case, chunk_logits, jit):
+    loss, for_hidden, for_table = by_hand(*case)
+    found = computed(*case, jit=jit, chunk_logits=chunk_logits)
+    for value, expected in zip(found, (loss, for_hidden, for_table), strict=True):
+        np.testing.assert_allclose(value, 2 * expected, rtol=1e-5, atol=1e-6)  # float32 against float64
+    alone = summed_crossentropy(*map(tf.constant, case), gradients=False, chunk_logits=chunk_logits)
+    np.testing.assert_allclose(alone, loss, rtol=1e-5)
+
+
+def test_a_batch_of_unknown_size(case):
+    hidden, table, labels, weights = case
+    specs = [tf.TensorSpec([None, None, DIM]), tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None])]
+
+    @tf.function(input_signature=specs)
+    def run(hidden, labels, weights):
+        with tf.GradientTape() as tape:
+            tape.watch(hidden)
+            loss = summed_crossentropy(hidden, tf.constant(table), labels, weights, chunk_logits=4 * VOCAB)
+        return loss, tape.gradient(loss, hidden)
+
+    for rows in (slice(0, 3), slice(0, 1)):
+        loss, for_hidden, _ = by_hand(hidden[rows], table, labels[rows], weights[rows])
+        found = run(hidden[rows], labels[rows], weights[rows])
+        np.testing.assert_allclose(found[0], loss, rtol=1e-5)
+        np.testing.assert_allclose(found[1], for_hidden, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_products_are_near(case):
+    loss, for_hidden, for_table = by_hand(*case)
+    found = computed(*case, dtype="bfloat16", chunk_logits=4 * VOCAB)
+    assert [value.dtype for value in found] == [np.float32] * 3
+    assert found[0] == pytest.approx(2 * loss, rel=1e-2)  # bfloat16 keeps 8 bits
+    np.testing.assert_allclose(found[1], 2 * for_hidden, atol=0.05)
+    np.testing.assert_allclose(found[2], 2 * for_table, atol=0.05)
+
+
+def test_a_sure_prediction_keeps_the_digits_of_its_small_gradient():
+    table = np.eye(3, 4, dtype=np.float32)
+    hidden = np.array([[[16.0, 0, 0, 0]]], np.float32)  # p = 1 - 2.3e-7
+    labels, weights = np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32)
+    _, for_hidden, _ = by_hand(hidden, table, labels, weights)
+    found = computed(hidden, table, labels, weights)[1]
+    np.testing.assert_allclose(found, 2 * for_hidden, rtol=1e-5)
+
+
+def test_logits_far_from_zero_stay_finite(case):
+    hidden, *rest = case
+    found = computed(1e4 * hidden, *rest)
+    assert all(np.isfinite(value).all() for value in found)
+    np.testing.assert_allclose(found[0], 2 * by_hand(1e4 * hidden, *rest)[0], rtol=1e-5)
+
+
+def test_nothing_to_predict_is_no_loss(case):
+    hidden, table, labels, weights = case
+    for value in computed(hidden, table, np.full_like(labels, -100), weights):
+        assert not value.any()
