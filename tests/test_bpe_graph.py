@@ -15,7 +15,7 @@ from kerasformer.errors import InputError
 from kerasformer.serving.ops import refusal
 from kerasformer.text.bpe import ALPHABET, BPE, EOT_TOKEN
 from kerasformer.text.bpe_merges import Merges
-from kerasformer.text.vocabulary import train_bpe
+from kerasformer.text.vocabulary import train_bpe, train_char
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 CHARACTERS = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
@@ -217,6 +217,15 @@ def test_merges_in_any_order_over_words_of_many_blocks(seed):
 
 def test_a_run_over_many_blocks_is_joined_from_its_start():
     assert_merged([("b", "a"), ("a", "a"), ("c", "b")], ["cb" + "a" * length for length in range(1, 40)])
+
+
+@pytest.mark.parametrize("text", ["plain letters", "naïve, 犬 and 👩‍🦰"])  # the first needs no merges at all
+def test_a_vocabulary_of_characters(tmp_path, text):
+    path = tmp_path / "text.txt"
+    path.write_text(text, encoding="utf-8")
+    bpe = train_char([path])
+    assert_equal((bpe, bpe.in_graph()), [text, "", "犬é"])
+    assert len(bpe.tokenize([text])[0]) == len(text)
 
 
 @pytest.mark.parametrize("alphabet", ["a", "the ", "中"])

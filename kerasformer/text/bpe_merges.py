@@ -31,12 +31,9 @@ class Merges(tf.Module):
         self._of_byte = tf.constant([ids[letter[byte]] for byte in range(256)])
         self._size = len(bpe.vocab)
         self._result = tf.constant([*merges[:, 2], 0], tf.int32)  # [merges + 1]
-        self._ranks = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(
-                merges[:, 0] * self._size + merges[:, 1], np.arange(len(merges), dtype=np.int32)
-            ),
-            _NEVER,
-        )
+        pairs = np.append(merges[:, 0] * self._size + merges[:, 1], -1)  # -1 is none: a table cannot be empty
+        ranks = np.append(np.arange(len(merges)), _NEVER).astype(np.int32)
+        self._ranks = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(pairs, ranks), _NEVER)
         reach = np.zeros(1 << 16, np.int64)  # of two bytes, how long the longest token is that they meet in
         for token in sorted((bytes_of(a + b) for a, b in bpe.merges), key=len):
             reach[[256 * a + b for a, b in pairwise(token)]] = len(token)
