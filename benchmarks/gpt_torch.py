@@ -9,6 +9,7 @@ import math
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -65,7 +66,7 @@ def of_transformers():
 
 torch.manual_seed(0)
 if SHAKESPEARE:
-    text = open(rest[0], encoding="utf-8").read()
+    text = Path(rest[0]).read_text(encoding="utf-8")
     places = {char: i for i, char in enumerate(sorted(set(text)))}
     stream = torch.tensor([places[char] for char in text])
     stream, held_out = stream[: int(0.9 * len(stream))], stream[int(0.9 * len(stream)) :]

@@ -135,6 +135,38 @@ def predict(arguments: list[str]) -> None:
         _print_json({"text": text, "label": model.labels[row.argmax()], "probabilities": shares})
 
 
+def generate(arguments: list[str]) -> None:
+    """Continue a text, or standard input, as it is made: `kerasformer generate runs/stories --prompt "Once upon"`."""
+
+    def options(
+        model: tyro.conf.Positional[Path],
+        prompt: str | None = None,
+        max_new_tokens: int = 100,
+        temperature: float | None = None,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        stop: tuple[str, ...] = (),
+        seed: int | None = None,
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        truncate_prompt: bool = False,
+    ) -> tuple[Path, str | None, dict]:
+        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop, "seed": seed}
+        settings |= {"repetition_penalty": repetition_penalty, "precision": precision}
+        return model, prompt, settings | {"max_new_tokens": max_new_tokens, "truncate_prompt": truncate_prompt}
+
+    model_folder, prompt, settings = parse(options, arguments, "generate", generate.__doc__)
+    prompt = _text_of_stdin().removesuffix("\n") if prompt is None else prompt
+    _import_tensorflow()
+    from kerasformer.training.tasks import CausalLM
+
+    model = CausalLM.from_pretrained(_model_of(model_folder), dtype="float32")
+    # XLA would compile for longer than one text takes.
+    for piece in model.stream(prompt, xla=False, **settings):
+        print(piece, end="", flush=True)
+    print()
+
+
 def export(arguments: list[str]) -> None:
     """Write the next version of a model for TF Serving: `kerasformer export runs/news saved_models/news`."""
 
@@ -273,6 +305,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "generate": generate,
     "export": export,
     "check": check,
     "serve": serve,
@@ -341,8 +374,13 @@ def _overview() -> str:
 
 def _lines_of_stdin() -> list[str]:
     """The lines of standard input that hold something."""
+    return [text for line in _text_of_stdin().split("\n") if (text := line.rstrip("\r\n"))]
+
+
+def _text_of_stdin() -> str:
+    """All of standard input."""
     try:
-        return [text for line in sys.stdin if (text := line.rstrip("\r\n"))]
+        return sys.stdin.read()
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise InputError(

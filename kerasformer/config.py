@@ -180,6 +180,10 @@ class LanguageTrain(Training):
     """Steps between evaluations, which has to divide `steps`; 0: one evaluation, at the end."""
     evaluation_batches: int = 0
     """How much of the validation set they read; 0 for all. The final figures are of all."""
+    prompts: tuple[str, ...] = ()
+    """Texts that the model continues at each evaluation, for TensorBoard."""
+    sample_tokens: int = 100
+    """How many tokens it makes of each, if it has room for them."""
     steps_per_execution: int = 1
     """Steps between looks at the progress: more of them make steps of milliseconds cheaper."""
 
@@ -327,6 +331,7 @@ LanguageRecipe.rules = _COMMON | {
     "train.beta_2": SHARE,
     "train.evaluate_every": _whole(0),
     "train.evaluation_batches": _whole(0),
+    "train.sample_tokens": _whole(1),
     "train.steps_per_execution": _whole(1),
     **_choices(LanguageData, "data"),
     **_choices(LanguageTrain, "train"),

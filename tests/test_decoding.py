@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasformer.generation.beam import search
 from kerasformer.generation.decoding import decode
 from kerasformer.generation.sampling import Rules
 from kerasformer.models.heads import CausalLM
@@ -48,54 +49,120 @@ def rules(batch: int, **values) -> Rules:
     return Rules(**{n: np.broadcast_to(np.asarray(v, dtypes.get(n, np.float32)), batch) for n, v in values.items()})
 
 
-def run(model, prompts, compiled=lambda function: function, end_id=-1, **values) -> list[list[int]]:
-    function = compiled(lambda *inputs: decode(model.backbone, *inputs, room=ROOM, end_id=end_id))
-    ids, lengths = function(*padded(prompts), rules(len(prompts), **values))
-    return [np.asarray(row)[:length].tolist() for row, length in zip(ids, np.asarray(lengths), strict=True)]
+def compiled(model, xla: bool):
+    """`decode` in a graph, which is traced for each shape once."""
+    return tf.function(
+        lambda *inputs: decode(model.backbone, *inputs[:3], room=ROOM, end_id=inputs[3]),
+        jit_compile=xla,
+        reduce_retracing=not xla,
+    )
 
 
-WAYS = {"eager": lambda f: f, "graph": tf.function, "xla": lambda f: tf.function(f, jit_compile=True)}
+@pytest.fixture(scope="module")
+def run(model):
+    """Decodes prompts in a graph: the new ids of each."""
+    graph = compiled(model, xla=False)
+
+    def decode_in(prompts, function=graph, end_id=-1, **values) -> list[list[int]]:
+        ids, lengths = function(*padded(prompts), rules(len(prompts), **values), tf.constant(end_id))
+        return [row[:length].tolist() for row, length in zip(np.asarray(ids), np.asarray(lengths), strict=True)]
+
+    return decode_in
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("name", "values"), [("greedy", {}), ("penalty", {"repetition_penalty": 1.3})])
-def test_prompts_of_different_lengths_continue_as_each_does_alone(name, values, way, golden, model, prompts):
-    assert run(model, prompts, WAYS[way], **values) == golden[name].tolist()
+def eager(model):
+    return lambda *inputs: decode(model.backbone, *inputs[:3], room=ROOM, end_id=inputs[3])
 
 
-def test_a_row_ends_at_the_end_of_text_or_at_its_own_limit(golden, model, prompts):
+@pytest.mark.parametrize("way", [eager, lambda m: compiled(m, xla=False), lambda m: compiled(m, xla=True)])
+def test_prompts_of_different_lengths_continue_as_each_does_alone(way, golden, model, prompts, run):
+    function = way(model)
+    assert run(prompts, function) == golden["greedy"].tolist()
+    assert run(prompts, function, repetition_penalty=1.3) == golden["penalty"].tolist()
+
+
+def test_a_row_ends_at_the_end_of_text_or_at_its_own_limit(golden, prompts, run):
     expected = [row.tolist()[: row.tolist().index(73)] for row in golden["greedy"]]
-    assert run(model, prompts, end_id=73) == expected
+    assert run(prompts, end_id=73) == expected
     limits = [3, 12, 1, 7]
     expected = [row.tolist()[:limit] for row, limit in zip(golden["greedy"], limits, strict=True)]
-    assert run(model, prompts, max_new_tokens=limits) == expected
+    assert run(prompts, max_new_tokens=limits) == expected
 
 
-def test_a_row_is_the_same_in_any_company(model, prompts):
+def test_a_row_is_the_same_in_any_company(prompts, run):
     values = {"temperature": [1.0, 0.0, 0.7, 1.5], "top_k": [0, 0, 5, 30], "top_p": [0.9, 1.0, 1.0, 0.5]}
     values |= {"repetition_penalty": [1.0, 1.2, 1.0, 0.8], "seed": [3, 3, 1, 2], "max_new_tokens": [12, 5, 9, 12]}
-    together = run(model, prompts, **values)
+    together = run(prompts, **values)
     order = [2, 0, 3, 1]
-    moved = run(model, [prompts[i] for i in order], **{n: [v[i] for i in order] for n, v in values.items()})
+    moved = run([prompts[i] for i in order], **{n: [v[i] for i in order] for n, v in values.items()})
     assert moved == [together[i] for i in order]
     for i, row in enumerate(together):
-        assert run(model, [prompts[i]], **{n: [v[i]] for n, v in values.items()}) == [row]
+        assert run([prompts[i]], **{n: [v[i]] for n, v in values.items()}) == [row]
 
 
-def test_no_row_outgrows_the_positions_of_the_model(model):
+def test_a_row_without_tokens_disturbs_no_other(golden, prompts, run):
+    assert run([*prompts, []], max_new_tokens=[ROOM] * 4 + [0]) == [*golden["greedy"].tolist(), []]
+
+
+def test_no_operation_of_xla_is_left_in_a_graph(model):
+    """TF Serving runs without XLA."""
+    inputs = (tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.int32))
+    of_rules = Rules(*(tf.TensorSpec((None,), tf.as_dtype(value.dtype)) for value in rules(1)))
+    graph = compiled(model, xla=False).get_concrete_function(*inputs, of_rules, tf.TensorSpec((), tf.int32)).graph
+    definition = graph.as_graph_def()
+    ops = {node.op for part in (definition, *definition.library.function) for node in nodes(part)}
+    assert "MatMul" in ops or "BatchMatMulV2" in ops
+    assert not [op for op in ops if "xla" in op.lower()]
+
+
+def nodes(part):
+    return part.node if hasattr(part, "node") else part.node_def
+
+
+@pytest.mark.parametrize("num_beams", [2, 5])
+def test_beams_find_what_transformers_finds(num_beams, model):
+    found = np.load(GOLDEN / "beams_tiny.npz")
+    token_ids, padding_mask = np.maximum(found["prompts"], 0), (found["prompts"] >= 0).astype(np.int32)
+
+    @tf.function
+    def find(of_rules, length_penalty, end_id):
+        sizes = {"num_beams": num_beams, "room": ROOM, "end_id": end_id}
+        return search(model.backbone, token_ids, padding_mask, of_rules, length_penalty, **sizes)
+
+    for (end_id, beams, length_penalty, repetition_penalty), expected in zip(
+        found["cases"], found["found"], strict=True
+    ):
+        if beams == num_beams:
+            of_rules = rules(4, repetition_penalty=repetition_penalty)
+            ids, lengths = find(of_rules, np.full(4, length_penalty, np.float32), tf.constant(int(end_id)))
+            ours = np.where(np.arange(ROOM) < lengths.numpy()[:, None], ids, -1)
+            np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize(("name", "num_beams", "penalty"), [("beam4", 4, 1.0), ("beam3_short", 3, 0.0)])
+def test_beams_that_meet_no_end_find_what_transformers_finds(name, num_beams, penalty, golden, model, prompts):
+    found = search(
+        model.backbone, *padded(prompts), rules(4), np.full(4, penalty, np.float32),
+        num_beams=num_beams, room=ROOM, end_id=model.tokenizer.eot_id,
+    )  # fmt: skip
+    np.testing.assert_array_equal(found[0], golden[name])
+
+
+def test_no_row_outgrows_the_positions_of_the_model(model, run):
     room_left = 3
     prompt = [65] * (model.backbone.config.max_length - room_left)
-    short, long = run(model, [[65], prompt])
+    short, long = run([[65], prompt])
     assert (len(short), len(long)) == (ROOM, room_left)
-    assert [long] == run(model, [prompt])
+    assert [long] == run([prompt])
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="the jax extra is not installed")
-def test_jax_decodes_the_same_without_tensorflow(tmp_path, model, prompts):
+def test_jax_decodes_the_same_without_tensorflow(tmp_path, prompts, run):
     values = {"temperature": [1.0, 0.0, 0.7, 1.5], "top_p": [0.9, 1.0, 1.0, 0.5], "seed": [3, 3, 1, 2]}
     np.savez(tmp_path / "inputs.npz", *padded(prompts), **rules(4, **values)._asdict())
     program = f"""
 import jax, sys, numpy as np
+from kerasformer.generation.beam import search
 from kerasformer.generation.decoding import decode
 from kerasformer.generation.sampling import Rules
 from kerasformer.models.heads import CausalLM
@@ -109,5 +176,4 @@ assert "tensorflow" not in sys.modules
 """
     environment = {"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
-    jax_rows = [row[:n].tolist() for row, n in zip(np.load(tmp_path / "ids.npy"), [12] * 4, strict=True)]
-    assert jax_rows == run(model, prompts, **values)
+    assert np.load(tmp_path / "ids.npy").tolist() == run(prompts, **values)

@@ -42,6 +42,7 @@ def recipe(text):
             min_learning_rate=1e-3,
             evaluate_every=EVERY,
             steps_per_execution=5,
+            prompts=("the cat", "a dog"),
             precision="float32",
             compile="none",
         ),
@@ -103,10 +104,13 @@ def test_a_run_is_evaluated_on_other_text(run, tmp_path):
 def test_tensorboard_shows_steps_and_evaluations(run):
     recipe, _ = run
     found: dict[tuple[str, str], dict[int, float]] = {}
+    samples: dict[int, str] = {}
     for path in (recipe.folder / "tensorboard").rglob("*tfevents*"):
         for event in summary_iterator(str(path)):
             for value in event.summary.value:
-                if value.metadata.plugin_data.plugin_name == "scalars":
+                if value.tag == "samples":
+                    samples[event.step] = tf.make_ndarray(value.tensor)[()].decode()
+                elif value.metadata.plugin_data.plugin_name == "scalars":
                     found.setdefault((path.parent.name, value.tag), {})[event.step] = tf.make_ndarray(value.tensor)
     steps, evaluations = log_of(recipe.folder)
     train_tags = {"loss", "gradient_norm", "learning_rate", "tokens_per_second", "padding_share"}
@@ -115,6 +119,10 @@ def test_tensorboard_shows_steps_and_evaluations(run):
     assert found["train", "loss"] == {r["step"]: pytest.approx(r["step_loss"], rel=1e-5) for r in steps}
     for tag in evaluation_tags:
         assert found["validation", tag] == {r["step"]: pytest.approx(r[f"val_{tag}"], rel=1e-5) for r in evaluations}
+    assert samples.keys() == {r["step"] for r in evaluations}
+    for text in samples.values():
+        first, second = text.split("\n\n---\n\n")
+        assert first.startswith("the cat") and second.startswith("a dog") and len(second) > len("a dog")
     assert all(speed > 0 for speed in found["train", "tokens_per_second"].values())
 
 

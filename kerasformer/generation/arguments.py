@@ -13,7 +13,6 @@ Prompt = str | Sequence[int]
 
 def rules_of(
     rows: int,
-    *,
     max_new_tokens: int,
     temperature: float | None,
     top_k: int,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from keras import KerasTensor, ops
 
-from kerasformer.generation.decoding import limits_of, prompt_state
+from kerasformer.generation.decoding import State, limits_of, prompt_state
 from kerasformer.generation.sampling import Rules, penalised
 from kerasformer.layers.attention import Cache
 from kerasformer.models.base import Model
@@ -76,28 +76,12 @@ def search(
         num_beams: K.
     """
     prompt, logits = prompt_state(model, token_ids, padding_mask, rules, room=room, end_id=end_id)
-    batch, columns = ops.shape(token_ids)[0], ops.shape(token_ids)[1]
+    columns = ops.shape(token_ids)[1]
+    limits = limits_of(model, prompt.prompt_lengths, rules, room)
 
     def repeat(x):
         return ops.repeat(x, num_beams, axis=0)
 
-    empty = Beams(
-        ops.full((batch, num_beams, room), end_id, "int32"),
-        ops.zeros((batch, num_beams), "int32"),
-        ops.full((batch, num_beams), NEVER, "float32"),
-    )
-    # All beams are alike at first: of the first alone can the texts go on, or all would be the same.
-    first = ops.broadcast_to(ops.arange(num_beams)[None, :] == 0, (batch, num_beams))
-    state = Search(
-        step=prompt.step,
-        running=empty._replace(scores=ops.where(first, 0.0, NEVER)),
-        finished=empty,
-        is_finished=ops.zeros((batch, num_beams), "bool"),
-        is_open=ops.logical_not(prompt.is_done),
-        seen=repeat(prompt.seen),
-        caches=[Cache(*map(repeat, cache)) for cache in prompt.caches],
-    )
-    limits = limits_of(model, prompt.prompt_lengths, rules, room)
     penalty, visible = repeat(rules.repetition_penalty), repeat(prompt.visible)
     prompt_lengths = repeat(prompt.prompt_lengths)
 
@@ -116,9 +100,30 @@ def search(
     def goes_on(state):
         return ops.logical_and(state.step < room, ops.any(state.is_open))
 
-    state = choose(state, repeat(logits))
+    state = choose(_start(prompt, num_beams, end_id), repeat(logits))
     [state] = ops.while_loop(goes_on, lambda state: (step(state),), (state,))
     return state.finished.token_ids[:, 0], state.finished.lengths[:, 0]
+
+
+def _start(prompt: State, num_beams: int, end_id: int) -> Search:
+    """The state before the first token: each row of the prompts repeated."""
+    batch, room = ops.shape(prompt.token_ids)
+    empty = Beams(
+        ops.full((batch, num_beams, room), end_id, "int32"),
+        ops.zeros((batch, num_beams), "int32"),
+        ops.full((batch, num_beams), NEVER, "float32"),
+    )
+    # All beams are alike at first: of the first alone can the texts go on, or all would be the same.
+    first = ops.broadcast_to(ops.arange(num_beams)[None, :] == 0, (batch, num_beams))
+    return Search(
+        step=prompt.step,
+        running=empty._replace(scores=ops.where(first, 0.0, NEVER)),
+        finished=empty,
+        is_finished=ops.zeros((batch, num_beams), "bool"),
+        is_open=ops.logical_not(prompt.is_done),
+        seen=ops.repeat(prompt.seen, num_beams, axis=0),
+        caches=[Cache(*(ops.repeat(part, num_beams, axis=0) for part in cache)) for cache in prompt.caches],
+    )
 
 
 def _choose(

@@ -69,15 +69,7 @@ class Generating:
         rows, is_one, is_text = self._rows(prompts, max_new_tokens, truncate_prompt)
         stop = stop_strings(stop, is_text)
         check_precision(precision)
-        rules = rules_of(
-            len(rows),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-        )
+        rules = rules_of(len(rows), max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
         check_beams(num_beams, length_penalty, rules, self.backbone.config.vocab_size)
         if num_beams > 1:
             settings = {"num_beams": num_beams, "length_penalty": length_penalty, "precision": precision}
@@ -109,15 +101,7 @@ class Generating:
             raise InputError("expected one prompt, got a list; call stream for each, or generate for all")
         stop = stop_strings(stop, is_text)
         check_precision(precision)
-        rules = rules_of(
-            1,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-        )
+        rules = rules_of(1, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
         chunks = self._decoder.decode(rows, rules, precision=precision, xla=xla, chunk=1)
         return self._pieces(chunks, stop) if is_text else (i for [ids], _ in chunks for i in ids)
 

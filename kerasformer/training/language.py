@@ -167,13 +167,15 @@ def compile_model(model: CausalLM, recipe: LanguageRecipe, training: Windows, st
 
 def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) -> list[keras.callbacks.Callback]:
     """The callbacks of a run, in the order in which they see an evaluation's logs."""
-    unit = "evaluation" if recipe.train.epochs is None else "epoch"
+    settings = recipe.train
+    unit = "evaluation" if settings.epochs is None else "epoch"
+    samples = {"prompts": settings.prompts, "sample_tokens": settings.sample_tokens}
     return [
-        *([Perplexity(validation, recipe.train.evaluation_batches or None)] if validation else []),
+        *([Perplexity(validation, settings.evaluation_batches or None)] if validation else []),
         BestModel(recipe.folder / "model", "val_loss"),
         MetricsLog(recipe.folder / "metrics.jsonl", unit),
         FiniteLoss(),
-        TensorBoard(recipe.folder, hyperparameters=hyperparameters(recipe)),
+        TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
         ProgressBar(steps, epoch=unit),
     ]
 

@@ -26,6 +26,8 @@ class TensorBoard(keras.callbacks.Callback):
         folder: the run's; events go to `tensorboard/train` and `tensorboard/validation` in it.
         evaluation: placed before this one in `callbacks`; its confusion matrix and mistakes are shown.
         hyperparameters: for the HParams tab.
+        prompts: a language model continues them after each epoch.
+        sample_tokens: how many tokens it makes of each, if it has room for them.
     """
 
     def __init__(
@@ -33,10 +35,14 @@ class TensorBoard(keras.callbacks.Callback):
         folder: str | Path,
         evaluation: Evaluation | None = None,
         hyperparameters: Mapping[str, str | float | int | bool] | None = None,
+        *,
+        prompts: Sequence[str] = (),
+        sample_tokens: int = 100,
     ):
         super().__init__()
         self.folder = Path(folder) / "tensorboard"
         self.evaluation, self.hyperparameters = evaluation, dict(hyperparameters or {})
+        self.prompts, self.sample_tokens = list(prompts), sample_tokens
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.train = tf.summary.create_file_writer(str(self.folder / "train"))
@@ -69,12 +75,22 @@ class TensorBoard(keras.callbacks.Callback):
             with self.validation.as_default(step=step):
                 tf.summary.image("confusion", confusion_image(report)[None])
                 tf.summary.text("mistakes", mistakes_table(report, self.evaluation.batches.texts))
+        if self.prompts:
+            with self.validation.as_default(step=int(self.model.optimizer.iterations)):
+                tf.summary.text("samples", self._samples())
         self.train.flush()
         self.validation.flush()
 
     def on_train_end(self, logs: dict | None = None) -> None:
         self.train.close()
         self.validation.close()
+
+    def _samples(self) -> str:
+        """What the model makes of the prompts, as Markdown that keeps their lines."""
+        room = min(self.sample_tokens, self.model.backbone.config.max_length // 2)
+        texts = self.model.generate(self.prompts, room, temperature=0.8, seed=0, truncate_prompt=True)
+        samples = (f"{prompt}{text}" for prompt, text in zip(self.prompts, texts, strict=True))
+        return "\n\n---\n\n".join(sample.replace("\n", "  \n") for sample in samples)
 
     def _write(self, writer: tf.summary.SummaryWriter, scalars: Mapping[str, float]) -> None:
         with writer.as_default(step=int(self.model.optimizer.iterations)):

@@ -1,0 +1,232 @@
+"""`generate` and `stream` as users call them: texts and ids, stop strings, precisions, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kerasformer.errors import InputError
+from kerasformer.generation.text import GrowingText
+from kerasformer.models.families import families
+from kerasformer.text.bpe import BPE
+from kerasformer.training.tasks import CausalLM
+
+GOLDEN = Path(__file__).parent / "golden"
+TINY = GOLDEN / "gpt_tiny"
+EXACT = {"max_new_tokens": 12, "precision": "float32", "xla": False}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return np.load(GOLDEN / "gpt_tiny.npz")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return CausalLM.from_pretrained(TINY)
+
+
+@pytest.fixture(scope="module")
+def prompts(golden):
+    return [str(prompt) for prompt in golden["prompts"]]
+
+
+@pytest.fixture(scope="module")
+def texts(golden, model):
+    return [model.tokenizer.decode(row) for row in golden["greedy"]]
+
+
+def test_texts_are_continued_as_transformers_does(model, prompts, texts):
+    assert model.generate(prompts, **EXACT) == texts
+    assert model.generate(prompts[1], **EXACT) == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("penalty", {"repetition_penalty": 1.3}),
+        ("beam4", {"num_beams": 4}),
+        ("beam3_short", {"num_beams": 3, "length_penalty": 0.0}),
+    ],
+)
+def test_ids_are_continued_as_transformers_does(name, values, golden, model, prompts):
+    ids = model.tokenizer.tokenize(prompts)
+    assert model.generate(ids, **values, **EXACT) == golden[name].tolist()
+    assert model.generate(np.array(ids[2]), **values, **EXACT) == golden[name][2].tolist()
+
+
+def test_a_stream_is_the_text_piece_by_piece(model, prompts, texts):
+    pieces = list(model.stream(prompts[0], **EXACT))
+    assert "".join(pieces) == texts[0] and len(pieces) > 6
+    ids = model.tokenizer.tokenize(prompts)[0]
+    assert list(model.stream(ids, **EXACT)) == model.generate(ids, **EXACT)
+
+
+def test_drawn_texts_depend_on_prompt_and_seed_alone(model, prompts):
+    values = {**EXACT, "temperature": 1.0, "top_k": 50, "top_p": 0.95}
+    together = model.generate(prompts, seed=7, **values)
+    assert together == [model.generate(prompt, seed=7, **values) for prompt in prompts]
+    assert "".join(model.stream(prompts[0], seed=7, **values)) == together[0]
+    several = model.generate([prompts[0]] * 3, seed=[1, 2, 1], **values)
+    assert several[0] == several[2] != several[1]
+    assert len(set(model.generate([prompts[0]] * 3, **values))) == 3
+
+
+def test_top_k_alone_draws_at_temperature_one(model, prompts):
+    values = {**EXACT, "seed": 1, "top_k": 40}
+    assert model.generate(prompts, **values) == model.generate(prompts, temperature=1.0, **values)
+    assert model.generate(prompts, temperature=0, **values) == model.generate(prompts, **EXACT)
+
+
+def test_a_stop_string_ends_the_text_across_borders_of_tokens(model, prompts, texts):
+    tokens = [model.tokenizer.decode([i]) for i in model.tokenizer.tokenize([texts[0]])[0]]
+    stop = texts[0][5:9]
+    assert stop not in tokens and texts[0].index(stop) == 5
+    assert model.generate(prompts, stop=["never", stop], **EXACT)[0] == texts[0][:5]
+    assert "".join(model.stream(prompts[0], stop=stop, **EXACT)) == texts[0][:5]
+
+
+def test_an_empty_prompt_starts_from_the_end_of_text(model):
+    end = model.tokenizer.eot_id
+    assert model.generate("", **EXACT) == model.tokenizer.decode(model.generate([end], **EXACT))
+    assert model.generate([[]], **EXACT) == model.generate([[end]], **EXACT)
+
+
+def test_of_a_long_prompt_the_end_is_read(model):
+    long = list(range(100))
+    with pytest.raises(InputError, match="at most 40 tokens together"):
+        model.generate(long, **EXACT)
+    assert model.generate(long, truncate_prompt=True, **EXACT) == model.generate(long[-28:], **EXACT)
+
+
+def test_like_lengths_share_what_is_compiled(model, monkeypatch):
+    traces = []
+    extend = type(model.backbone).extend
+    monkeypatch.setattr(
+        type(model.backbone), "extend", lambda self, *args, **kwargs: traces.append(1) or extend(self, *args, **kwargs)
+    )
+    fresh = CausalLM(model.backbone, model.tokenizer)
+    fresh.generate([[5, 6, 7], [8]], **EXACT)
+    assert len(traces) == 2  # the prompt, and a token
+    fresh.generate([[5] * 15, [8, 9]], **{**EXACT, "max_new_tokens": 5}, temperature=0.3, top_p=0.4, seed=3)
+    list(fresh.stream([[3], [4]][0], **EXACT))
+    assert len(traces) <= 4  # another number of rows may take another trace
+    fresh.generate([5] * 9, **EXACT, stop=())
+    fresh.generate([[5] * 9] * 3, **EXACT)
+    assert len(traces) <= 4
+
+
+def test_weights_that_change_are_read_anew(prompts):
+    model = CausalLM.from_pretrained(TINY)
+    values = {"max_new_tokens": 12, "precision": "bfloat16", "xla": False}
+    before = model.generate(prompts, **values)
+    assert model.generate(prompts, **values) == before
+    kernel = next(weight for weight in model.weights if weight.path.endswith("mlp/down/kernel"))
+    kernel.assign(-3 * kernel)
+    after = model.generate(prompts, **values)
+    assert after != before
+    assert after == CausalLM(model.backbone, model.tokenizer).generate(prompts, **values)
+
+
+def test_copies_of_the_weights_are_no_part_of_the_model(prompts):
+    model = CausalLM.from_pretrained(TINY)
+    names = [weight.path for weight in model.weights]
+    model.generate(prompts, 3, precision="bfloat16", xla=False)
+    assert [weight.path for weight in model.weights] == names
+
+
+REFUSED = [
+    ({"max_new_tokens": 0}, "max_new_tokens as a whole number of at least 1, got 0"),
+    ({"max_new_tokens": 2.5}, "max_new_tokens as a whole number"),
+    ({"max_new_tokens": 40}, "at most 40 tokens together"),
+    ({"temperature": -0.1}, "temperature as a number of at least 0, got -0.1"),
+    ({"temperature": float("nan")}, "temperature as a number of at least 0, got nan"),
+    ({"top_k": -1}, "top_k as a whole number of at least 0, got -1"),
+    ({"top_p": 0.0}, "top_p as a number above 0 of at most 1, got 0.0"),
+    ({"top_p": 1.1}, "top_p as a number above 0 of at most 1, got 1.1"),
+    ({"repetition_penalty": 0}, "repetition_penalty as a number above 0, got 0"),
+    ({"num_beams": 0}, "num_beams as a whole number of at least 1"),
+    ({"num_beams": 1000}, "num_beams as a whole number .*of at most 135"),
+    ({"num_beams": 2, "temperature": 1.0}, "beams or drawn tokens, got num_beams=2 and temperature=1"),
+    ({"num_beams": 2, "top_k": 5}, "beams or drawn tokens"),
+    ({"length_penalty": float("inf")}, "length_penalty as a number, got inf"),
+    ({"stop": ""}, "stop strings of a character or more, got ''"),
+    ({"stop": [3]}, "stop strings of a character or more, got 3"),
+    ({"seed": -1}, "seed as a whole number of at least 0"),
+    ({"seed": 2**31}, "seed as a whole number .*of at most 2147483647"),
+    ({"seed": [1, 2]}, "one seed, or 1, one for each prompt, got 2"),
+    ({"precision": "half"}, "precision of auto, float32, bfloat16, got 'half'"),
+    ({"prompts": []}, r"texts or lists of token ids as prompts, got \[\]"),
+    ({"prompts": ["a", [1]]}, "texts or lists of token ids"),
+    ({"prompts": [1.5]}, "texts or lists of token ids"),
+    ({"prompts": [[270]]}, "token ids from 0 to 269, got 270"),
+    ({"prompts": [3, -1]}, "token ids from 0 to 269, got -1"),
+    ({"prompts": [3], "stop": "x"}, "texts as prompts where stop strings are given"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED, ids=[str(values) for values, _ in REFUSED])
+def test_refused(values, message, model):
+    with pytest.raises(InputError, match=f"expected .*{message}.*; ") as caught:
+        model.generate(**{"prompts": "a", "max_new_tokens": 3, **values})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_stream_refuses_is_told_at_once(model):
+    with pytest.raises(InputError, match="one prompt, got a list"):
+        model.stream(["a", "b"], 3)
+    with pytest.raises(InputError, match="top_p"):
+        model.stream("a", 3, top_p=2)
+
+
+def test_a_model_without_tokenizer_takes_ids_alone(model, golden, prompts):
+    bare = CausalLM(model.backbone)
+    with pytest.raises(InputError, match="no tokenizer"):
+        bare.generate("a")
+    with pytest.raises(InputError, match="no tokenizer"):
+        bare.generate([[]])
+    ids = model.tokenizer.tokenize(prompts)
+    assert bare.generate(ids, **EXACT) == golden["greedy"].tolist()
+
+
+@pytest.mark.parametrize("family", [f for f in families().values() if "CausalLM" in f.architectures])
+def test_every_family_generates(family):
+    sizes = {"vocab_size": 30, "num_layers": 2, "num_heads": 2, "dim": 8, "mlp_dim": 12, "max_length": 16}
+    model = CausalLM(family(family.config_class(**sizes)))
+    together = model.generate([[1, 2, 3], [4]], 12, precision="float32", xla=False)
+    # Each token is the best after those before it, as the whole model sees them.
+    for prompt, new in zip([[1, 2, 3], [4]], together, strict=True):
+        ids = np.array([prompt + new], np.int32)
+        logits = np.asarray(model({"token_ids": ids, "padding_mask": np.ones_like(ids)}))[0]
+        assert logits.argmax(-1)[len(prompt) - 1 : -1].tolist() == new
+
+
+TOKENIZER = BPE.from_folder(TINY)
+
+
+@given(st.binary(max_size=30), st.data())
+def test_a_growing_text_is_the_whole_one(text, data):
+    ids = [TOKENIZER.token_bytes.index(bytes([byte])) for byte in text]
+    growing, pieces = GrowingText(TOKENIZER), []
+    while ids:
+        count = data.draw(st.integers(1, 4))
+        piece, ids = growing.add(ids[:count]), ids[count:]
+        piece.encode()  # no half of a character
+        pieces.append(piece)
+    assert "".join(pieces) + growing.add([], is_last=True) == text.decode(errors="replace")
+
+
+@given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), st.data())
+def test_a_stop_string_is_found_however_the_text_comes(text, stop, data):
+    ends = [n for n in range(len(text) + 1) if any(text[:n].endswith(string) for string in stop)]
+    expected = text[: ends[0] - max(len(s) for s in stop if text[: ends[0]].endswith(s))] if ends else text
+    ids = [TOKENIZER.token_bytes.index(char.encode()) for char in text]
+    growing, made = GrowingText(TOKENIZER, stop), ""
+    while ids and not growing.is_stopped:
+        count = data.draw(st.integers(1, 4))
+        made, ids = made + growing.add(ids[:count]), ids[count:]
+        assert expected.startswith(made)  # nothing is taken back
+    assert made + growing.add([], is_last=True) == expected
+    assert growing.is_stopped == bool(ends)
