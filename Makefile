@@ -13,7 +13,7 @@ KERAS_HUB := keras-hub==0.32.0 tensorflow-text==2.21.1 tensorflow==2.21.0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check test-all format constraints bench-finetune bench-tokenizers clean
+.PHONY: help demo test check test-all format constraints bench-finetune bench-generate bench-tokenizers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ constraints: .venv/.dev ## resolve constraints.txt anew, on the oldest Python th
 
 bench-finetune: .venv/.base .venv-peers/.ready ## fine-tuning speed beside torch + transformers
 	$(PYTHON) benchmarks/finetune.py
+
+bench-generate: .venv/.base .venv-peers/.ready .venv-keras-hub/.ready ## generation speed beside transformers and KerasHub
+	$(PYTHON) benchmarks/generate.py
 
 # Of another text or vocabulary: make bench-tokenizers ARGS="--text wiki.txt --tokenizer gpt2"
 bench-tokenizers: .venv/.base .venv-keras-hub/.ready ## speed of byte-level BPE beside tokenizers and KerasHub
