@@ -1,7 +1,6 @@
 """The command line as a user meets it: what it says, where, with which exit code, and what it leaves behind.
 
-Input that is refused costs one line on stderr, exit code 2 and nothing else. What needs a process of its own is in
-test_end_to_end.py.
+Input that is refused costs one line on stderr, exit code 2 and nothing else. For whole processes: test_end_to_end.py.
 """
 
 import dataclasses
@@ -103,8 +102,6 @@ def each(*rows: tuple[str, str]):
     ("evaluate runs/a", "expected --data PATH, got none…kerasformer evaluate --help"),
     ("evaluate runs/a --data", "expected a value for --data, got none"),
     ("predict", "expected PATH model, got none…kerasformer predict --help"),
-    ("generate", "expected PATH model, got none…kerasformer generate --help"),
-    ("generate model --top-k few", "expected --top-k as a number (int), got 'few'"),
     ("export", "expected PATH run, PATH folder, got none…kerasformer export --help"),
     ("export runs/a", "expected PATH folder, got none…kerasformer export --help"),
     ("check", "expected PATH version, got none…kerasformer check --help"),

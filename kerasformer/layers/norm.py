@@ -15,7 +15,7 @@ class LayerNorm(keras.layers.LayerNormalization):
     def call(self, inputs: KerasTensor) -> KerasTensor:
         """[..., D] -> [..., D]."""
         rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        # A written gradient takes tensors alone; of a model for inference the weights themselves may be bfloat16.
+        # Tensors, as a written gradient takes nothing else; float32 where the weights are held in bfloat16.
         gamma, beta = (ops.cast(ops.copy(weight), "float32") for weight in (self.gamma, self.beta))
         normal = normalise(rows, gamma, beta, ops.convert_to_tensor(self.epsilon, "float32"))
         return ops.reshape(normal, ops.shape(inputs))
