@@ -13,7 +13,8 @@ KERAS_HUB := keras-hub==0.32.0 tensorflow-text==2.21.1 tensorflow==2.21.0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check test-all format constraints bench-finetune bench-gpt bench-tokenizers clean
+.PHONY: help demo test check test-all format constraints clean
+.PHONY: bench-finetune bench-gpt bench-generate bench-tokenizers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +45,9 @@ bench-finetune: .venv/.base .venv-peers/.ready ## fine-tuning speed beside torch
 
 bench-gpt: .venv/.base .venv-peers/.ready .venv-keras-hub/.ready ## training speed of a GPT beside KerasHub and torch
 	$(PYTHON) benchmarks/gpt.py $(ARGS)
+
+bench-generate: .venv/.base .venv-peers/.ready .venv-keras-hub/.ready ## generation speed beside transformers and KerasHub
+	$(PYTHON) benchmarks/generate.py
 
 # Of another text or vocabulary: make bench-tokenizers ARGS="--text wiki.txt --tokenizer gpt2"
 bench-tokenizers: .venv/.base .venv-keras-hub/.ready ## speed of byte-level BPE beside tokenizers and KerasHub

@@ -1,6 +1,7 @@
 """The decoding loop against `transformers` (golden/make_gpt.py), and against itself: batched, compiled, on JAX."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -157,23 +158,28 @@ def test_no_row_outgrows_the_positions_of_the_model(model, run):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="the jax extra is not installed")
-def test_jax_decodes_the_same_without_tensorflow(tmp_path, prompts, run):
-    values = {"temperature": [1.0, 0.0, 0.7, 1.5], "top_p": [0.9, 1.0, 1.0, 0.5], "seed": [3, 3, 1, 2]}
-    np.savez(tmp_path / "inputs.npz", *padded(prompts), **rules(4, **values)._asdict())
+def test_jax_generates_the_same_without_tensorflow(prompts, run):
     program = f"""
-import jax, sys, numpy as np
-from kerasformer.generation.beam import search
-from kerasformer.generation.decoding import decode
-from kerasformer.generation.sampling import Rules
+import sys
+from kerasformer.generation.generating import Generating
 from kerasformer.models.heads import CausalLM
-model = CausalLM.from_pretrained({str(TINY)!r})
-inputs = np.load({str(tmp_path / "inputs.npz")!r})
-rules = Rules(*(inputs[name] for name in Rules._fields))
-jitted = jax.jit(lambda *inputs: decode(model.backbone, *inputs, room={ROOM}, end_id=-1))
-ids, _ = jitted(inputs["arr_0"], inputs["arr_1"], rules)
-np.save({str(tmp_path / "ids.npy")!r}, ids)
+
+class Model(Generating, CausalLM):
+    pass
+
+model = Model.from_pretrained({str(TINY)!r})
+values = {{"max_new_tokens": {ROOM}, "precision": "float32"}}
+drawn = model.generate({prompts}, temperature=0.9, top_p=0.9, seed=[3, 4, 5, 6], **values)
+beams = model.generate({prompts}, num_beams=4, **values)
+embeddings = model.backbone.embedding.token.embeddings
+embeddings.assign(2 * embeddings)
+print([drawn, beams, model.generate({prompts}, **values)])
 assert "tensorflow" not in sys.modules
 """
     environment = {"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
-    assert np.load(tmp_path / "ids.npy").tolist() == run(prompts, **values)
+    command = [sys.executable, "-c", program]
+    printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    drawn, beams, changed = json.loads(printed)
+    assert drawn == run(prompts, temperature=0.9, top_p=0.9, seed=[3, 4, 5, 6])
+    assert beams == np.load(GOLDEN / "gpt_tiny.npz")["beam4"].tolist()
+    assert changed != run(prompts)  # the weights are inputs of what was compiled, not constants in it

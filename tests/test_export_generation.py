@@ -1,5 +1,6 @@
 """An exported language model: prompts in, the text that `transformers` continues them with out, row by row."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from kerasformer.models.heads import CausalLM, from_folder
 from kerasformer.serving import warmup
 from kerasformer.serving.check import inspect
 from kerasformer.serving.ops import SERVERS
+from kerasformer.serving.rest import RestApi
+from kerasformer.serving.servables import Servables
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOM = 12  # new tokens that the export allows; the model has 40 positions
@@ -79,6 +82,44 @@ def test_the_same_seed_gives_the_same_text_and_another_one_another(call):
     assert first[0] == first[1]
     assert len(set(first)) == 3
     assert first == drawn(call, ["Once"] * 4, seed=[7, 7, 8, 9])
+
+
+@pytest.mark.parametrize("given", [{"temperature": 0.0}, {"temperature": 0.8, "top_k": 40}, {"top_p": 0.7}], ids=str)
+def test_the_text_is_that_of_generate_in_python(call, given):
+    python, seeds = kf.CausalLM.from_pretrained(GOLDEN / "gpt_tiny", dtype="float32"), [3, 1, 4, 1, 5]
+    texts = python.generate(PROMPTS, ROOM, seed=seeds, precision="float32", truncate_prompt=True, **given)
+    assert [text.decode() for text in drawn(call, PROMPTS, seed=seeds, **given)] == texts
+
+
+@pytest.fixture(scope="module")
+def post(version):
+    """Posts a document to the model through the REST API: status and answer."""
+    servables = Servables()
+    servables.load("gpt", version)
+    api = RestApi(servables)
+
+    def post(document: dict) -> tuple[int, dict]:
+        status, body = api.respond("POST", "/v1/models/gpt:predict", json.dumps(document).encode())
+        return status, json.loads(body)
+
+    return post
+
+
+def test_rest_takes_rows_and_columns(post, call):
+    texts = [text.decode() for text in drawn(call, PROMPTS, seed=[1, 2, 3, 4, 5])]
+    columns = {"prompt": PROMPTS} | {n: v.tolist() for n, v in settings(len(PROMPTS), seed=[1, 2, 3, 4, 5]).items()}
+    status, answer = post({"signature_name": "generate", "inputs": columns})
+    assert (status, answer["outputs"]["text"]) == (200, texts)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    status, answer = post({"signature_name": "generate", "instances": rows})
+    assert (status, [prediction["text"] for prediction in answer["predictions"]]) == (200, texts)
+
+
+def test_rest_takes_prompts_that_are_not_utf_8_as_base64(post, call):
+    raw = b"the \xff cat"
+    status, answer = post({"instances": [{"prompt": {"b64": base64.b64encode(raw).decode()}}]})
+    expected = call("serving_default", prompt=np.array([raw], object))
+    assert (status, answer["predictions"][0]["text"]) == (200, expected["text"][0].decode())
 
 
 def test_no_request_gets_more_than_the_export_allows(call):

@@ -16,7 +16,7 @@ from kerasformer.data.prepare import prepare
 from kerasformer.errors import InputError
 from kerasformer.models.heads import CausalLM
 from kerasformer.text.vocabulary import train_char
-from kerasformer.training.language import evaluate_run, train
+from kerasformer.training.language import evaluate_run, train, trained_tokenizer
 
 TEXT = "the cat sat on the mat . a dog ran . " * 60
 STEPS, EVERY = 30, 10
@@ -210,3 +210,15 @@ def test_a_used_run_folder_is_left_alone(run):
     recipe, _ = run
     with pytest.raises(InputError, match="which is in use; choose another --name or remove it"):
         train(recipe)
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_a_tokenizer_is_trained_on_the_text_that_is_not_held_out(tmp_path, kind):
+    for name, text in {"a.txt": "naïve café ", "b.txt": "über "}.items():
+        (tmp_path / name).write_bytes((text * 9).encode("latin-1"))
+    data = LanguageData(
+        (tmp_path / "a.txt",), (tmp_path / "b.txt",), tokenizer=kind, vocab_size=270, encoding="latin-1"
+    )
+    tokenizer = trained_tokenizer(data)
+    seen, unseen = tokenizer.tokenize(["naïve", "ü"])
+    assert (len(seen), len(unseen)) == ({"char": 5, "bpe": 1}[kind], 2)

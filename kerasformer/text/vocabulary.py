@@ -1,7 +1,7 @@
 """Trains vocabularies from text files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -54,50 +54,67 @@ def train_wordpiece(
     return WordPiece(train(tokens, vocab_size), lowercase=lowercase)
 
 
-def train_bpe(files: Sequence[Path], *, vocab_size: int, min_frequency: int = 2, progress: bool = False) -> BPE:
+def train_bpe(files: Sequence[Path], **settings) -> BPE:
+    """`bpe_of` the text of UTF-8 files.
+
+    Raises:
+        InputError: a file is missing, empty or not UTF-8; and as `bpe_of`.
+    """
+    return bpe_of(_blocks(files), **settings)
+
+
+def bpe_of(texts: Iterable[str], *, vocab_size: int, min_frequency: int = 2, progress: bool = False) -> BPE:
     """Trains a byte-level BPE vocabulary: the 256 bytes, the most frequent pairs joined, and the end of text.
 
-    The same files give the same vocabulary.
+    The same texts give the same vocabulary.
 
     Args:
-        files: UTF-8 text.
         vocab_size: the number of tokens; there are fewer if pairs run out.
         min_frequency: how often a pair must occur to be joined.
         progress: shows a bar.
 
     Raises:
-        InputError: a file is missing, empty or not UTF-8, or vocab_size does not hold the bytes and the end of text.
+        InputError: vocab_size does not hold the bytes and the end of text.
     """
     alphabet = sorted(ALPHABET)
     if vocab_size <= len(alphabet):
         raise InputError(
             f"vocab_size: expected at least {len(alphabet) + 1}, for the bytes and the end of text, got {vocab_size}"
         )
-    paths = _with_text(files)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 1, min_frequency=min_frequency, initial_alphabet=alphabet, show_progress=progress
     )
     tokenizer = BPE([*alphabet, EOT_TOKEN], []).tokenizer
-    tokenizer.train_from_iterator(chain.from_iterable(map(read_blocks, paths)), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     ids = tokenizer.get_vocab()
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     return BPE([*sorted(ids, key=ids.get), EOT_TOKEN], merges)
 
 
 def train_char(files: Sequence[Path]) -> BPE:
-    """Makes a vocabulary of characters, as a BPE whose merges only spell them, so that it can encode anything.
-
-    Its tokens are the 256 bytes, the characters of the files that take more than one byte, what these begin with,
-    and the end of text.
+    """`char_of` the text of UTF-8 files.
 
     Raises:
         InputError: a file is missing, empty or not UTF-8.
     """
-    characters = {char for path in _with_text(files) for block in read_blocks(path) for char in block}
+    return char_of(_blocks(files))
+
+
+def char_of(texts: Iterable[str]) -> BPE:
+    """Makes a vocabulary of characters, as a BPE whose merges only spell them, so that it can encode anything.
+
+    Its tokens are the 256 bytes, the characters of the texts that take more than one byte, what these begin with,
+    and the end of text.
+    """
+    characters = {char for text in texts for char in text}
     letter = {byte: char for char, byte in ALPHABET.items()}
     spelled = ["".join(letter[byte] for byte in char.encode()) for char in sorted(characters)]
     merges = dict.fromkeys((word[:end], word[end]) for word in spelled for end in range(1, len(word)))
     return BPE([*sorted(ALPHABET), *("".join(merge) for merge in merges), EOT_TOKEN], list(merges))
+
+
+def _blocks(files: Sequence[Path]) -> Iterator[str]:
+    return chain.from_iterable(map(read_blocks, _with_text(files)))
 
 
 def _with_text(files: Sequence[Path]) -> list[Path]:

@@ -3,21 +3,21 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
 
 from kerasformer.config import LanguageData, LanguageRecipe
 from kerasformer.data.corpus import INDEX, fingerprint
-from kerasformer.data.documents import find_files
+from kerasformer.data.documents import TRAIN, Texts
 from kerasformer.data.language import language_modelling
 from kerasformer.data.windows import Windows
 from kerasformer.errors import InputError
 from kerasformer.models.gpt.config import GPTConfig
 from kerasformer.models.gpt.model import GPT
 from kerasformer.text.bpe import BPE
-from kerasformer.text.vocabulary import train_bpe, train_char
+from kerasformer.text.vocabulary import bpe_of, char_of
 from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, Perplexity, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import language_figures
@@ -104,11 +104,16 @@ def trained_tokenizer(data: LanguageData) -> BPE:
                 "folder that kerasformer prepare wrote"
             )
         case "char":
-            return train_char(find_files(data.train))
+            return char_of(training_texts(data))
         case "bpe":
-            return train_bpe(find_files(data.train), vocab_size=data.vocab_size)
+            return bpe_of(training_texts(data), vocab_size=data.vocab_size)
         case folder:
             return BPE.from_folder(folder)
+
+
+def training_texts(data: LanguageData) -> Iterator[str]:
+    """The text that is not held out."""
+    return (piece.text for piece in Texts(data.train, **data.texts, seed=data.seed).pieces() if piece.split == TRAIN)
 
 
 def fresh(recipe: LanguageRecipe, tokenizer: BPE, policy: str) -> CausalLM:
