@@ -98,6 +98,8 @@ def evaluate(arguments: list[str]) -> None:
         return run, data
 
     run, data = parse(options, arguments, "evaluate", evaluate.__doc__)
+    if not data:
+        raise InputError("expected a value for --data, got none; name the files")
     _import_tensorflow()
     from kerasformer.training import language, train
     from kerasformer.training.run import kind_of

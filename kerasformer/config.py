@@ -170,6 +170,8 @@ class LanguageTrain(Training):
     steps: int | None = None
     epochs: int | None = None
     """Of about as many tokens as there are; evaluates after each."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: for the layers' matrices, and AdamW for all else."""
     schedule: Literal["linear", "cosine", "wsd"] = "cosine"
     """How the rate falls; wsd: stable, then linearly in the last fifth."""
     min_learning_rate: float = 0.0

@@ -143,7 +143,14 @@ def test_epochs_bfloat16_and_nothing_held_out(recipe, tmp_path):
     made = recipe(
         tmp_path / "runs",
         data={"split": 0.0, "order": "consecutive", "batch_size": 32},
-        train={"steps": None, "epochs": 2, "evaluate_every": 0, "precision": "bfloat16", "schedule": "wsd"},
+        train={
+            "steps": None,
+            "epochs": 2,
+            "evaluate_every": 0,
+            "precision": "bfloat16",
+            "schedule": "wsd",
+            "optimizer": "muon",
+        },
     )
     figures = train(made)
     assert figures.keys() == {"train_seconds", "model"}

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from kerasformer.cli import load_recipe, main
-from kerasformer.config import Recipe
+from kerasformer.config import Run
 
 PIPELINES = Path(__file__).parent.parent / "pipelines"
-RECIPES = sorted(PIPELINES.glob("bert_*.py"))
+RECIPES = sorted({*PIPELINES.glob("bert_*.py"), *PIPELINES.glob("gpt_*.py")})
 TINY = Path(__file__).parent / "golden/bert_tiny"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_a_document(path):
     module = load_recipe(path)
-    assert isinstance(module.recipe, Recipe)
+    assert isinstance(module.recipe, Run)
     assert f"kerasformer train pipelines/{path.name}" in module.__doc__
     assert "Hardware: " in module.__doc__
 

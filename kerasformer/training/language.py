@@ -21,7 +21,7 @@ from kerasformer.text.vocabulary import bpe_of, char_of
 from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, Perplexity, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import language_figures
-from kerasformer.training.optimizers import adamw
+from kerasformer.training.optimizers import OPTIMIZERS
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.run import hyperparameters, open_folder, read_part
 from kerasformer.training.tasks import CausalLM
@@ -147,7 +147,7 @@ def intervals(recipe: LanguageRecipe, training: Windows) -> tuple[int, int]:
 def compile_model(model: CausalLM, recipe: LanguageRecipe, training: Windows, steps: int, interval: int) -> None:
     """Compiles the model with the recipe's optimizer, and with XLA if it pays."""
     settings = recipe.train
-    optimizer = adamw(
+    optimizer = OPTIMIZERS[settings.optimizer](
         settings.learning_rate,
         steps=steps,
         warmup=settings.warmup,

@@ -74,3 +74,40 @@ def adamw(
     optimizer = AdamW(rate, weight_decay, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, global_clipnorm=clip_norm)
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return optimizer
+
+
+def muon(
+    learning_rate: float,
+    *,
+    steps: int,
+    warmup: float = 0.1,
+    schedule: str = "linear",
+    floor: float = 0.0,
+    weight_decay: float = 0.01,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    clip_norm: float | None = 1.0,
+) -> keras.optimizers.Muon:
+    """Keras's Muon (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982), and AdamW for all but the layers' matrices.
+
+    A step costs more than AdamW's, and fewer are needed. Its updates are as large as AdamW's: so can the rates be.
+
+    Args:
+        learning_rate, steps, warmup, schedule, floor, weight_decay, clip_norm: as of `adamw`.
+        beta_1, beta_2, epsilon: of AdamW.
+    """
+    optimizer = keras.optimizers.Muon(
+        SCHEDULES[schedule](learning_rate, steps, round(warmup * steps), floor),
+        weight_decay=weight_decay,
+        adam_weight_decay=weight_decay,
+        adam_beta_1=beta_1,
+        adam_beta_2=beta_2,
+        epsilon=epsilon,
+        global_clipnorm=clip_norm,
+    )
+    optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
+    return optimizer
+
+
+OPTIMIZERS = {"adamw": adamw, "muon": muon}
