@@ -6,16 +6,12 @@ from pathlib import Path
 import keras
 
 
-def compiled(function: Callable, variables: Sequence[keras.Variable], *, xla: bool) -> Callable:
-    """A pure function of tensors, compiled once for each shape of its inputs; it reads the variables at each call.
-
-    Args:
-        xla: on TensorFlow, compile with XLA rather than run TensorFlow's own kernels. JAX always uses XLA.
-    """
+def compiled(function: Callable, variables: Sequence[keras.Variable]) -> Callable:
+    """A pure function of tensors, compiled once for each shape of its inputs; it reads the variables at each call."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, jit_compile=xla, reduce_retracing=not xla)
+        return tf.function(function, reduce_retracing=True)
     if keras.backend.backend() == "jax":
         import jax
 
@@ -25,6 +21,15 @@ def compiled(function: Callable, variables: Sequence[keras.Variable], *, xla: bo
                 return function(*inputs)
 
         return lambda *inputs: stateless([variable.value for variable in variables], *inputs)
+    return function
+
+
+def fused(function: Callable) -> Callable:
+    """A part of a compiled function, for XLA to compile on TensorFlow, which runs its own kernels otherwise."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
     return function
 
 

@@ -14,7 +14,7 @@ from kerasformer.models.base import Model
 # Columns are added up to a power of two, so that calls of like lengths share what is compiled.
 LEAST_COLUMNS = 16
 # On a CPU, XLA's products are the faster ones for few rows in bfloat16 alone; in float32 they take five times as long.
-MOST_XLA_ROWS = 2
+MOST_XLA_ROWS = 1
 
 # The new ids of each row, and whether it is done, bool [B].
 Chunk = tuple[list[list[int]], np.ndarray]
@@ -48,8 +48,10 @@ class Decoder:
         room = rounded(int(max(rules.max_new_tokens)))
         model, precision = self.model(precision)
         token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
-        prefill = self._compiled("prefill", model, precision, room=room, xla=False)
-        advance = self._compiled("advance", model, precision, xla=_use_xla(len(prompts), precision, xla))
+        prefill = self._compiled("prefill", model, precision, room=room)
+        # A loop inside of XLA would be slower: it converts bfloat16 weights to float32 before, and reads these.
+        steps = {"compiled": backend.fused} if _use_xla(len(prompts), precision, xla) else {}
+        advance = self._compiled("advance", model, precision, **steps)
         state = prefill(token_ids, padding_mask, rules)
         if chunk is None:
             state, chunk = advance(state, rules, np.array(room, np.int32)), room
@@ -70,7 +72,7 @@ class Decoder:
         room = rounded(int(max(rules.max_new_tokens)))
         model, precision = self.model(precision)
         token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
-        function = self._compiled("search", model, precision, room=room, num_beams=num_beams, xla=False)
+        function = self._compiled("search", model, precision, room=room, num_beams=num_beams)
         ids, lengths = function(token_ids, padding_mask, rules, np.full(len(prompts), length_penalty, np.float32))
         pairs = zip(ops.convert_to_numpy(ids), ops.convert_to_numpy(lengths), strict=True)
         return [row[:length].tolist() for row, length in pairs]
@@ -95,11 +97,11 @@ class Decoder:
             def sums():
                 return ops.stack([ops.sum(ops.cast(variable, "float32")) for variable in self.backbone.variables])
 
-            self._functions["sums"] = backend.compiled(sums, self.backbone.variables, xla=False)
+            self._functions["sums"] = backend.compiled(sums, self.backbone.variables)
         return ops.convert_to_numpy(self._functions["sums"]())
 
-    def _compiled(self, name: str, model: Model, precision: str, *, xla: bool, **settings) -> Callable:
-        key = (name, precision, xla, *settings.values())
+    def _compiled(self, name: str, model: Model, precision: str, **settings) -> Callable:
+        key = (name, precision, *settings.values())
         if key not in self._functions:
             settings["end_id"] = self.end_id
             function = {
@@ -107,7 +109,7 @@ class Decoder:
                 "advance": lambda state, rules, steps: decoding.advance(model, state, rules, steps=steps, **settings),
                 "search": lambda *inputs: beam.search(model, *inputs, **settings),
             }[name]
-            self._functions[key] = backend.compiled(function, model.variables, xla=xla)
+            self._functions[key] = backend.compiled(function, model.variables)
         return self._functions[key]
 
 

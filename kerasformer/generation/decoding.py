@@ -6,6 +6,7 @@ SavedModel.
 Shapes: B batch, P columns of the prompt, R room for new tokens, S = P + R columns of the cache, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from keras import KerasTensor, ops
@@ -89,16 +90,28 @@ def prompt_state(
     return state, model.logits(hidden_states[:, -1])
 
 
-def advance(model: Model, state: State, rules: Rules, *, steps: int | KerasTensor, end_id: int) -> State:
-    """Takes up to `steps` more tokens of each row, and stops when all rows are done."""
-    room = ops.shape(state.token_ids)[1]
-    columns = ops.shape(state.visible)[1] - room
-    last = ops.minimum(state.step + steps, room)
+def advance(
+    model: Model,
+    state: State,
+    rules: Rules,
+    *,
+    steps: int | KerasTensor,
+    end_id: int,
+    compiled: Callable[[Callable], Callable] = lambda step: step,
+) -> State:
+    """Takes up to `steps` more tokens of each row, and stops when all rows are done.
+
+    Args:
+        compiled: makes another function of that of one step.
+    """
+    last = ops.minimum(state.step + steps, ops.shape(state.token_ids)[1])
 
     def is_open(state):
         return ops.logical_and(state.step < last, ops.logical_not(ops.all(state.is_done)))
 
-    def step(state):
+    def step(state, rules):
+        room = ops.shape(state.token_ids)[1]
+        columns = ops.shape(state.visible)[1] - room
         latest = ops.take(state.token_ids, state.step - 1, axis=1)[:, None]  # [B, 1]
         # Rows that are done go on at the position where they stopped: the table of positions may end there.
         limits = limits_of(model, state.prompt_lengths, rules, room)
@@ -108,7 +121,8 @@ def advance(model: Model, state: State, rules: Rules, *, steps: int | KerasTenso
         )
         return _take(model, state._replace(caches=caches), model.logits(hidden_states[:, -1]), rules, end_id)
 
-    [state] = ops.while_loop(is_open, lambda state: (step(state),), (state,))
+    step = compiled(step)
+    [state] = ops.while_loop(is_open, lambda state: (step(state, rules),), (state,))
     return state
 
 

@@ -60,7 +60,7 @@ class Generating:
                 row has its own, of NumPy's global generator.
             precision: of the weights: float32, bfloat16, or auto for what this machine does fast.
             truncate_prompt: of a prompt that is too long, read the last tokens that leave room, instead of refusing it.
-            xla: compile the loop with XLA, on TensorFlow; by default where that is faster once it is compiled.
+            xla: compile a step with XLA, on TensorFlow; by default where that is faster once it is compiled.
 
         Raises:
             InputError: a value out of its range, ids out of the vocabulary, values that contradict each other, or a
