@@ -150,7 +150,7 @@ def generate(arguments: list[str]) -> None:
         repetition_penalty: float = 1.0,
         stop: tuple[str, ...] = (),
         seed: int | None = None,
-        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
         truncate_prompt: bool = False,
     ) -> tuple[Path, str | None, dict]:
         settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop, "seed": seed}
@@ -185,8 +185,6 @@ def export(arguments: list[str]) -> None:
         """Write the next version of a model for TF Serving: `kerasformer export runs/news saved_models/news`.
 
         Args:
-            run: A run, or a model's folder.
-            folder: Holds the versions; the next one is made in it.
             max_new_tokens: Of a language model: the most that a request can get (128, or half of its positions).
             temperature: Of a language model: what serving_default draws with (0, the best token each time).
             top_k: Of a language model: serving_default draws among the k best tokens (0, among all).

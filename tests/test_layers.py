@@ -19,11 +19,12 @@ from kerasformer.layers.attention import Cache, SelfAttention
 from kerasformer.layers.block import Block
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
-from kerasformer.layers.embedding import TokenAndPositionEmbedding
+from kerasformer.layers.embedding import Embedding, TokenAndPositionEmbedding
 from kerasformer.layers.masks import causal_bias, padding_bias
 from kerasformer.layers.mlp import MLP
 from kerasformer.layers.norm import LayerNorm
 from kerasformer.layers.residual import Residual
+from kerasformer.layers.rows import Int8Policy, in_int8
 
 B, T, D, N = 2, 5, 8, 2
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -272,3 +273,25 @@ def test_a_kernel_is_held_by_unit_and_learns_as_numpy_derives():
     np.testing.assert_allclose(dx, upstream @ w["kernel"], **TOLERANCE)
     np.testing.assert_allclose(dkernel, np.einsum("bto,bti->oi", upstream, x), **TOLERANCE)
     np.testing.assert_allclose(dbias, upstream.sum(axis=(0, 1)), **TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_in_int8_are_off_by_half_a_step_at_most(dtype):
+    rows, x = numbers(6, D), numbers(3, D)
+    rows[2] = 0
+    values, scale = in_int8(rows)
+    held = values * scale[:, None].astype(np.float64)
+    assert (np.abs(held - rows) <= scale[:, None] * 0.501).all()
+
+    layer = Dense(6, use_bias=False, dtype=Int8Policy(dtype))
+    layer.build((None, D))
+    layer.set_weights([values, scale])
+    tolerance = 1e-5 if dtype == "float32" else 4e-2  # bfloat16 keeps eight bits, of inputs and of outputs
+    np.testing.assert_allclose(ops.cast(layer(x), "float32"), x @ held.T, rtol=tolerance, atol=tolerance)
+    assert [weight.dtype for weight in layer.weights] == ["int8", "float32"]
+
+    table = Embedding(6, D, dtype=Int8Policy(dtype))
+    table.build(None)
+    table.set_weights([values, scale])
+    taken = ops.cast(table(np.array([[5, 2], [0, 5]])), "float32")
+    np.testing.assert_allclose(taken, held[[[5, 2], [0, 5]]], rtol=tolerance, atol=tolerance)

@@ -7,7 +7,7 @@ from keras import ops
 
 from kerasformer import backend
 from kerasformer.generation import beam, decoding
-from kerasformer.generation.precision import in_precision, is_in_precision
+from kerasformer.generation.precision import in_precision, is_in_precision, native
 from kerasformer.generation.sampling import Rules
 from kerasformer.models.base import Model
 
@@ -80,7 +80,7 @@ class Decoder:
     def model(self, precision: str) -> tuple[Model, str]:
         """The backbone with weights of this precision, and the precision's name once "auto" is decided."""
         if precision == "auto":
-            precision = "bfloat16" if backend.has_fast_bfloat16() else "float32"
+            precision = native()
         if is_in_precision(self.backbone, precision):
             return self.backbone, precision
         sums = self._sums()
@@ -114,7 +114,7 @@ class Decoder:
 
 
 def _use_xla(rows: int, precision: str, xla: bool | None) -> bool:
-    return rows <= MOST_XLA_ROWS and precision == "bfloat16" if xla is None else xla
+    return rows <= MOST_XLA_ROWS and precision != "float32" if xla is None else xla
 
 
 def padded(prompts: Sequence[Sequence[int]], columns: int) -> tuple[np.ndarray, np.ndarray]:

@@ -58,7 +58,7 @@ class Generating:
             stop: a text ends before the first of these strings. Beams are cut when the search is over.
             seed: of the draws: the same one gives the same text. One for all rows or one for each; by default each
                 row has its own, of NumPy's global generator.
-            precision: of the weights: float32, bfloat16, or auto for what this machine does fast.
+            precision: of the weights: float32, bfloat16, int8, or auto for the float that this machine does fast.
             truncate_prompt: of a prompt that is too long, read the last tokens that leave room, instead of refusing it.
             xla: compile a step with XLA, on TensorFlow; by default where that is faster once it is compiled.
 

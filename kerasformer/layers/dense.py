@@ -10,6 +10,8 @@ from collections.abc import Callable
 import keras
 from keras import KerasTensor, activations, ops
 
+from kerasformer.layers.rows import Rows
+
 
 class Dense(keras.layers.Layer):
     """`activation(x @ kernel.T + bias)`."""
@@ -29,25 +31,18 @@ class Dense(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape):
-        self.kernel = self.add_weight((self.units, input_shape[-1]), initializer=self.kernel_initializer, name="kernel")
+        self.rows = Rows(self, "kernel", (self.units, input_shape[-1]), self.kernel_initializer)
         self.bias = self.add_weight((self.units,), initializer="zeros", name="bias") if self.use_bias else None
         self.built = True
+
+    @property
+    def kernel(self) -> keras.Variable:
+        """[units, D]."""
+        return self.rows.weight
 
     def call(self, x: KerasTensor) -> KerasTensor:
         """[..., D] -> [..., units]."""
         outer = ops.shape(x)[:-1]
-        y = project(ops.reshape(x, (-1, x.shape[-1])), ops.copy(self.kernel))  # a written gradient takes tensors alone
+        y = self.rows.product(ops.reshape(x, (-1, x.shape[-1])))
         y = ops.reshape(y if self.bias is None else ops.add(y, self.bias), (*outer, self.units))
         return self.activation(y)
-
-
-@ops.custom_gradient
-def project(x: KerasTensor, kernel: KerasTensor) -> tuple[KerasTensor, Callable]:
-    """Rows [M, D] and a kernel [units, D] -> [M, units]."""
-
-    def gradient(*args, upstream=None):
-        # Written out, as what TensorFlow derives is the kernel's gradient transposed, and a pass to turn it.
-        upstream = args[0] if upstream is None else upstream
-        return ops.matmul(upstream, kernel), ops.matmul(ops.transpose(upstream), x)
-
-    return ops.matmul(x, ops.transpose(kernel)), gradient

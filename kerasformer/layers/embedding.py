@@ -3,6 +3,29 @@
 import keras
 from keras import KerasTensor, ops
 
+from kerasformer.layers.rows import Rows
+
+
+class Embedding(keras.layers.Layer):
+    """A learned vector for each of `size` things, [size, dim]."""
+
+    def __init__(self, size: int, dim: int, *, initializer: str | keras.Initializer = "uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.shape, self.initializer = (size, dim), keras.initializers.get(initializer)
+
+    def build(self, input_shape):
+        self.rows = Rows(self, "embeddings", self.shape, self.initializer)
+        self.built = True
+
+    @property
+    def embeddings(self) -> keras.Variable:
+        """[size, dim]."""
+        return self.rows.weight
+
+    def call(self, ids: KerasTensor) -> KerasTensor:
+        """Integer ids [...] -> [..., dim]."""
+        return self.rows.take(ids, self.compute_dtype)
+
 
 class TokenAndPositionEmbedding(keras.layers.Layer):
     """Sum of a token's, its position's and (with `num_segments`) its segment's learned vectors.
@@ -27,9 +50,7 @@ class TokenAndPositionEmbedding(keras.layers.Layer):
         super().__init__(**kwargs)
 
         def table(rows, name):
-            return keras.layers.Embedding(
-                rows, dim, embeddings_initializer=initializer, dtype=self.dtype_policy, name=name
-            )
+            return Embedding(rows, dim, initializer=initializer, dtype=self.dtype_policy, name=name)
 
         self.max_length = max_length
         self.token = table(vocab_size, "token")

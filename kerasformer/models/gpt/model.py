@@ -9,7 +9,6 @@ from keras import KerasTensor, ops
 from kerasformer.layers.activations import ACTIVATIONS
 from kerasformer.layers.attention import Cache
 from kerasformer.layers.block import Block
-from kerasformer.layers.dense import project
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.embedding import TokenAndPositionEmbedding
 from kerasformer.layers.masks import padding_bias
@@ -115,9 +114,9 @@ class GPT(Model):
 
     def logits(self, hidden_states: KerasTensor) -> KerasTensor:
         """Scores of the next token, [..., D] -> [..., V]: the product with the embedding of each token."""
-        table = ops.cast(ops.copy(self.output_table), self.compute_dtype)
         *outer, dim = ops.shape(hidden_states)
-        return ops.reshape(project(ops.reshape(hidden_states, (-1, dim)), table), (*outer, self.config.vocab_size))
+        scores = self.embedding.token.rows.product(ops.reshape(hidden_states, (-1, dim)))
+        return ops.reshape(scores, (*outer, self.config.vocab_size))
 
     @property
     def output_table(self) -> keras.Variable:

@@ -1,0 +1,73 @@
+"""Matrices that are read row by row, and held in int8 where the layer's dtype policy is Int8Policy.
+
+A row then has one scale, its largest number over 127 (symmetric, as in Dettmers et al. 2022, arXiv 2208.07339, section
+2.1). Only weights are in int8: products are made in the policy's compute dtype.
+"""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import KerasTensor, ops
+
+LARGEST = 127
+
+
+class Int8Policy(keras.DTypePolicy):
+    """Computes in a float format, "float32" or "bfloat16", and holds Rows in int8: for inference alone.
+
+    Keras's own policies of int8 make the products in int8 as well.
+    """
+
+
+class Rows:
+    """A weight [R, D] of a layer and, in int8, its scale [R]; the layer must be in its `build`.
+
+    Args:
+        layer: with the dtype policy.
+        name: of the weight; that of the scale ends in SCALE.
+    """
+
+    SCALE = "_scale"
+
+    def __init__(
+        self, layer: keras.layers.Layer, name: str, shape: tuple[int, int], initializer: str | keras.Initializer
+    ):
+        self.scale = None
+        if isinstance(layer.dtype_policy, Int8Policy):
+            self.weight = layer.add_weight(shape, initializer="zeros", dtype="int8", trainable=False, name=name)
+            scale = {"dtype": "float32", "autocast": False, "trainable": False, "name": name + self.SCALE}
+            self.scale = layer.add_weight(shape[:1], initializer="ones", **scale)
+        else:
+            self.weight = layer.add_weight(shape, initializer=initializer, name=name)
+
+    def product(self, x: KerasTensor) -> KerasTensor:
+        """[M, D] -> [M, R]: the product with each row."""
+        y = project(x, ops.cast(ops.copy(self.weight), x.dtype))  # a copy, as a written gradient takes tensors alone
+        return y if self.scale is None else ops.cast(ops.cast(y, "float32") * self.scale, x.dtype)
+
+    def take(self, places: KerasTensor, dtype: str) -> KerasTensor:
+        """The rows at `places` [...], as [..., D]."""
+        rows = ops.take(self.weight, places, axis=0)
+        if self.scale is not None:
+            rows = ops.cast(rows, "float32") * ops.take(self.scale, places)[..., None]
+        return ops.cast(rows, dtype)
+
+
+@ops.custom_gradient
+def project(x: KerasTensor, rows: KerasTensor) -> tuple[KerasTensor, Callable]:
+    """[M, D] and [R, D] -> [M, R]."""
+
+    def gradient(*args, upstream=None):
+        # Written out, as what TensorFlow derives is the rows' gradient transposed, and a pass to turn it.
+        upstream = args[0] if upstream is None else upstream
+        return ops.matmul(upstream, rows), ops.matmul(ops.transpose(upstream), x)
+
+    return ops.matmul(x, ops.transpose(rows)), gradient
+
+
+def in_int8(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [R, D] as int8 [R, D] and float32 scales [R]: no number is off by more than half of its row's scale."""
+    largest = np.abs(rows).max(axis=1)
+    scale = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
+    return np.rint(rows / scale[:, None]).astype(np.int8), scale
