@@ -1,12 +1,13 @@
-"""A better model of a text's characters than gpt_shakespeare_char.py makes, in fewer steps.
+"""Train a small GPT on the characters of one text file in a quarter of the steps of gpt_shakespeare_char.py.
 
     kerasformer train pipelines/gpt_shakespeare_fast.py --data.train shakespeare.txt
 
-The model is the same. Muon learns more from each step, at a higher rate that falls linearly to zero.
+The model is the same. Muon learns more from each step, at a higher rate that falls linearly to zero, in bfloat16 where
+the CPU has instructions for it.
 
-Hardware: a CPU.
+Hardware: a CPU. On tiny Shakespeare it takes 42 s on 2 cores with avx512_bf16.
 
-Expected: on tiny Shakespeare a validation loss of about 1.81 nats a character, over the whole of what is held out.
+Expected: on tiny Shakespeare a validation loss of 1.87 nats a character, over the whole of what is held out.
 """
 
 from kerasformer.config import LanguageData, LanguageModel, LanguageRecipe, LanguageTrain
@@ -16,15 +17,15 @@ recipe = LanguageRecipe(
     data=LanguageData(tokenizer="char", split=0.1, max_length=64, batch_size=12),
     model=LanguageModel(num_layers=4, num_heads=4, dim=128, dropout=0.0),
     train=LanguageTrain(
-        steps=900,
+        steps=500,
         optimizer="muon",
-        learning_rate=4e-3,
+        learning_rate=1.2e-2,
         schedule="linear",
-        warmup=0.11,
+        warmup=0.1,
         weight_decay=0.1,
         beta_2=0.99,
-        precision="float32",
-        evaluate_every=300,
+        precision="auto",
+        evaluate_every=250,
         evaluation_batches=20,
         steps_per_execution=20,
     ),

@@ -21,7 +21,7 @@ from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, Pr
 from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
 from kerasformer.training.optimizers import AdamW, adamw
-from kerasformer.training.schedules import WarmupLinear
+from kerasformer.training.schedules import WarmupCosine, WarmupLinear, WarmupStableDecay
 
 # Loss
 
@@ -118,6 +118,19 @@ def test_a_probability_of_zero_gives_a_finite_loss():
 )
 def test_warmup_linear(warmup, step, share):
     assert float(WarmupLinear(0.5, 10, warmup)(step)) == pytest.approx(0.5 * share, abs=1e-7)
+
+
+@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize(
+    ("schedule", "height"),
+    [(WarmupCosine, lambda way: (1 + np.cos(np.pi * way)) / 2), (WarmupStableDecay, lambda way: min(5 - 5 * way, 1))],
+)
+def test_warmup_cosine_and_stable_decay(schedule, height, warmup):
+    peak, steps, floor = 0.5, 60, 0.05
+    for step in (0, 4, 9, 10, 30, 49, 50, 55, 59, 60, 99):
+        way = np.clip((step + 1 - warmup) / (steps + 1 - warmup), 0, 1)
+        rate = floor + (peak - floor) * height(way) if step >= warmup else peak * (step + 1) / warmup
+        assert float(schedule(peak, steps, warmup, floor)(step)) == pytest.approx(rate, abs=1e-6)
 
 
 @settings(max_examples=25)
