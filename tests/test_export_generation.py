@@ -94,7 +94,9 @@ def test_the_text_is_that_of_generate_in_python(call, given):
 @pytest.fixture(scope="module")
 def post(version):
     """Posts a document to the model through the REST API: status and answer."""
-    servables = Servables()
+    with pytest.MonkeyPatch.context() as patch:  # for good, XLA would be off in the tests after this one too
+        patch.setattr("kerasformer.serving.servables.disable_xla", lambda: True)
+        servables = Servables()
     servables.load("gpt", version)
     api = RestApi(servables)
 
