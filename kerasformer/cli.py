@@ -5,15 +5,13 @@ import logging
 import os
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
 import tyro
 
-from kerasformer.config import LanguageRecipe, Recipe, Run
+from kerasformer.config import LanguageRecipe, Recipe, load_recipe
 from kerasformer.errors import InputError
 from kerasformer.flags import nearest, parse, plain
 
@@ -152,12 +150,25 @@ def generate(arguments: list[str]) -> None:
         seed: int | None = None,
         precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
         truncate_prompt: bool = False,
-    ) -> tuple[Path, str | None, dict]:
-        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop, "seed": seed}
-        settings |= {"repetition_penalty": repetition_penalty, "precision": precision}
-        return model, prompt, settings | {"max_new_tokens": max_new_tokens, "truncate_prompt": truncate_prompt}
+    ) -> dict:
+        """Continue a text.
 
-    model_folder, prompt, settings = parse(options, arguments, "generate", generate.__doc__)
+        Args:
+            prompt: The text to continue; standard input by default.
+            max_new_tokens: The most tokens that come; an end of text ends it before.
+            temperature: 0 takes the best token each time; above it tokens are drawn, the higher the wilder.
+            top_k: Draw among the k best tokens; 0 for all.
+            top_p: Draw among the best tokens that have this probability together.
+            repetition_penalty: Above 1, tokens that have come become less likely.
+            stop: The text ends before the first of these strings.
+            seed: Of the draws: the same one gives the same text.
+            precision: Of the weights; auto: the float that this machine computes fast.
+            truncate_prompt: Read the end of a prompt that is too long, instead of refusing it.
+        """
+        return locals()
+
+    settings = parse(options, arguments, "generate", generate.__doc__)
+    model_folder, prompt = settings.pop("model"), settings.pop("prompt")
     prompt = _text_of_stdin().removesuffix("\n") if prompt is None else prompt
     _import_tensorflow()
     from kerasformer.training.tasks import CausalLM
@@ -181,7 +192,7 @@ def export(arguments: list[str]) -> None:
         top_p: float | None = None,
         repetition_penalty: float | None = None,
         seed: int | None = None,
-    ) -> tuple[Path, Path, dict]:
+    ) -> dict:
         """Write the next version of a model for TF Serving: `kerasformer export runs/news saved_models/news`.
 
         Args:
@@ -192,10 +203,10 @@ def export(arguments: list[str]) -> None:
             repetition_penalty: Of a language model: above 1 it repeats less (1).
             seed: Of a language model: of serving_default's draws (0).
         """
-        settings = {name: value for name, value in locals().items() if name not in ("run", "folder")}
-        return run, folder, {name: value for name, value in settings.items() if value is not None}
+        return {name: value for name, value in locals().items() if value is not None}
 
-    run, folder, settings = parse(options, arguments, "export", export.__doc__)
+    settings = parse(options, arguments, "export", export.__doc__)
+    run, folder = settings.pop("run"), settings.pop("folder")
     _import_tensorflow()
     from kerasformer.models.heads import from_folder
     from kerasformer.serving.export import export as write
@@ -332,28 +343,6 @@ def _import_tensorflow() -> None:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-
-
-def load_recipe(path: Path) -> ModuleType:
-    """Runs a recipe's file, which sets `recipe`.
-
-    Raises:
-        InputError: no such file, one that does not run, or no recipe in it.
-    """
-    if path.suffix != ".py" or not path.is_file():
-        raise InputError(f"expected a recipe's Python file, got {path}, which is none; see pipelines/ for examples")
-    module = ModuleType(path.stem)
-    module.__file__ = str(path)
-    try:
-        exec(compile(path.read_bytes(), path, "exec"), vars(module))  # an import would leave its cache beside the file
-    except (Exception, SystemExit) as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = lines[-1] if lines else getattr(error, "lineno", None) or 1
-        reason = " ".join(f"{type(error).__name__}: {getattr(error, 'msg', error)}".split())
-        raise InputError(f"expected a recipe that runs, got {reason} in {path}, line {line}; mend it") from error
-    if not isinstance(getattr(module, "recipe", None), Run):
-        raise InputError(f"expected `recipe = Recipe(...)` in {path}, got none; see pipelines/ for examples")
-    return module
 
 
 def _overview() -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasformer.cli import load_recipe, main
-from kerasformer.config import Run
+from kerasformer.cli import main
+from kerasformer.config import Run, load_recipe
 
 PIPELINES = Path(__file__).parent.parent / "pipelines"
 RECIPES = sorted({*PIPELINES.glob("bert_*.py"), *PIPELINES.glob("gpt_*.py")})
