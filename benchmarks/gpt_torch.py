@@ -59,8 +59,8 @@ def of_transformers():
     from transformers import GPT2Config, GPT2LMHeadModel
 
     rates = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    config = GPT2Config(8192, LENGTH, DIM, LAYERS, HEADS, bos_token_id=0, eos_token_id=0, **rates)
-    model = GPT2LMHeadModel(config)
+    sizes = {"vocab_size": 8192, "n_positions": LENGTH, "n_embd": DIM, "n_layer": LAYERS, "n_head": HEADS}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, **rates, bos_token_id=0, eos_token_id=0))
     return lambda ids, labels: F.cross_entropy(model(ids).logits.flatten(0, 1), labels.flatten()), model
 
 

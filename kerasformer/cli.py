@@ -253,25 +253,31 @@ def tokenizer(arguments: list[str]) -> None:
         output: Path,
         vocab_size: int = 8000,
         lowercase: bool = True,
+        text_column: str = "text",
+        encoding: str = "utf-8",
     ) -> tuple:
-        return kind, files, output, vocab_size, lowercase
+        return kind, files, output, vocab_size, lowercase, {"text_column": text_column, "encoding": encoding}
 
-    kind, files, output, vocab_size, lowercase = parse(options, arguments, "tokenizer", tokenizer.__doc__)
+    kind, files, output, vocab_size, lowercase, reading = parse(options, arguments, "tokenizer", tokenizer.__doc__)
     given = {plain(word).removeprefix("no-") for word in arguments}
-    for flag, kinds in {"vocab-size": ("wordpiece", "bpe"), "lowercase": ("wordpiece",)}.items():
+    of_kinds = {"vocab-size": ("wordpiece", "bpe"), "lowercase": ("wordpiece",)}
+    of_kinds |= dict.fromkeys(("text-column", "encoding"), ("bpe", "char"))
+    for flag, kinds in of_kinds.items():
         if flag in given and kind not in kinds:
             raise InputError(f"expected no --{flag} for {kind}, got one; it is for {' and '.join(kinds)}: leave it out")
+    from kerasformer.data.documents import Texts
     from kerasformer.files import new_folder
     from kerasformer.text import vocabulary
 
+    texts = (piece.text for piece in Texts(files, validation=0.0, **reading).pieces())
     progress = sys.stderr.isatty()
     with new_folder(output) as folder:
         if kind == "wordpiece":
             trained = vocabulary.train_wordpiece(files, vocab_size=vocab_size, lowercase=lowercase, progress=progress)
         elif kind == "bpe":
-            trained = vocabulary.train_bpe(files, vocab_size=vocab_size, progress=progress)
+            trained = vocabulary.bpe_of(texts, vocab_size=vocab_size, progress=progress)
         else:
-            trained = vocabulary.train_char(files)
+            trained = vocabulary.char_of(texts)
         trained.save(folder)
     print(output)
 

@@ -259,7 +259,12 @@ class LanguageRecipe(Run):
         if (train.steps is None) == (train.epochs is None):
             got = "none" if train.steps is None else "both"
             raise InputError(f"expected --train.steps or --train.epochs, got {got}; set one, and the other to None")
-        if train.evaluate_every and (train.steps or 1) % train.evaluate_every:
+        if train.evaluate_every and train.steps is None:
+            raise InputError(
+                "expected --train.evaluate_every 0 with --train.epochs, as each ends with an evaluation, "
+                f"got {train.evaluate_every}; set it to 0"
+            )
+        if train.evaluate_every and train.steps % train.evaluate_every:
             raise InputError(
                 f"expected --train.evaluate_every to divide --train.steps, got {train.evaluate_every} and "
                 f"{train.steps}; change one of them"

@@ -5,7 +5,7 @@
 The hyperparameters are those of nanoGPT's recipe for a laptop's CPU (https://github.com/karpathy/nanoGPT). The last
 10 % of the file validates.
 
-Hardware: a CPU. On the 1.1 MB of tiny Shakespeare it takes about a minute and a half on 2 cores.
+Hardware: a CPU. On the 1.1 MB of tiny Shakespeare it takes about two minutes on 2 cores.
 
 Expected: a validation loss of about 1.89 nats a character, over the whole of what is held out.
 """

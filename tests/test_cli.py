@@ -315,8 +315,8 @@ def test_a_broken_model_is_refused(assert_refused, bert_tiny, command, breakage)
         "expected no --lowercase for bpe…it is for wordpiece: leave",
     ),
     ("tokenizer char notes.txt --output out --vocab-size=300", "no --vocab-size for char…for wordpiece and bpe: leave"),
-    ("tokenizer char --output out", "files: expected text, got no file"),
-    ("tokenizer bpe latin.csv --output out", "latin.csv, line 3: expected UTF-8, got byte 0xe9"),
+    ("tokenizer char --output out", "expected text files to train on, got none; name some"),
+    ("tokenizer bpe latin.csv --output out", "latin.csv: unknown kind of file; expected .txt, .jsonl"),
 )
 def test_a_command_refuses(assert_refused, command, said):
     assert_refused(command, said)

@@ -214,7 +214,23 @@ def test_the_manifest_tells_the_signatures(version):
     assert {name for name, _ in warmup.read(version)} == set(signatures)
 
 
-@pytest.mark.parametrize("room", [-1, 40, 10**6])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"temperature": -1}, "expected temperature as a number of at least 0, got -1"),
+        ({"top_p": 5}, "expected top_p as a number above 0 of at most 1, got 5"),
+        ({"repetition_penalty": 0}, "expected repetition_penalty as a number above 0, got 0"),
+        ({"seed": 3_000_000_000}, "expected seed as a whole number of at least 0"),
+    ],
+    ids=str,
+)
+def test_defaults_that_cannot_be_are_refused(model, tmp_path, option, message):
+    with pytest.raises(InputError, match=message):
+        kf.export(model, tmp_path / "gpt", **option)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("room", [-1, 0, 40, 10**6])
 def test_room_that_the_model_does_not_have_is_refused(model, tmp_path, room):
     with pytest.raises(InputError, match=rf"expected max_new_tokens from 1 to 39, .* got {room};"):
         kf.export(model, tmp_path / "gpt", max_new_tokens=room)

@@ -112,7 +112,7 @@ def test_like_lengths_share_what_is_compiled(model, monkeypatch):
     fresh.generate([[5, 6, 7], [8]], **EXACT)
     assert len(traces) == 2  # the prompt, and a token
     fresh.generate([[5] * 15, [8, 9]], **{**EXACT, "max_new_tokens": 5}, temperature=0.3, top_p=0.4, seed=3)
-    list(fresh.stream([[3], [4]][0], **EXACT))
+    list(fresh.stream([3], **EXACT))
     assert len(traces) <= 4  # another number of rows may take another trace
     fresh.generate([5] * 9, **EXACT, stop=())
     fresh.generate([[5] * 9] * 3, **EXACT)
@@ -156,7 +156,7 @@ def test_copies_of_the_weights_are_no_part_of_the_model(prompts):
 REFUSED = [
     ({"max_new_tokens": 0}, "max_new_tokens as a whole number of at least 1, got 0"),
     ({"max_new_tokens": 2.5}, "max_new_tokens as a whole number"),
-    ({"max_new_tokens": 40}, "at most 40 tokens together"),
+    ({"max_new_tokens": 40}, "max_new_tokens of at most 39, as the model has 40 positions, got 40"),
     ({"temperature": -0.1}, "temperature as a number of at least 0, got -0.1"),
     ({"temperature": float("nan")}, "temperature as a number of at least 0, got nan"),
     ({"top_k": -1}, "top_k as a whole number of at least 0, got -1"),

@@ -16,7 +16,7 @@ from kerasformer.data.prepare import prepare
 from kerasformer.errors import InputError
 from kerasformer.models.heads import CausalLM
 from kerasformer.text.vocabulary import train_char
-from kerasformer.training.language import evaluate_run, train, trained_tokenizer
+from kerasformer.training.language import evaluate_run, train, trained_tokenizer, windows
 
 TEXT = "the cat sat on the mat . a dog ran . " * 60
 STEPS, EVERY = 30, 10
@@ -222,3 +222,14 @@ def test_a_tokenizer_is_trained_on_the_text_that_is_not_held_out(tmp_path, kind)
     tokenizer = trained_tokenizer(data)
     seen, unseen = tokenizer.tokenize(["naïve", "ü"])
     assert (len(seen), len(unseen)) == ({"char": 5, "bpe": 1}[kind], 2)
+
+
+def test_a_prepared_folder_is_not_read_as_text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("To be, or not to be. " * 50, encoding="utf-8")
+    prepare(Texts([path]), tmp_path / "prepared", tokenizer=train_char([path]))
+    with pytest.raises(InputError, match="expected text files, got a folder that kerasformer prepare wrote"):
+        list(Texts([tmp_path / "prepared"]).pieces())
+    data = LanguageData((tmp_path / "prepared",), (path,), max_length=8)
+    with pytest.raises(InputError, match="expected no --data.validation for the prepared folder"):
+        windows(data, None)

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from kerasformer.data.corpus import INDEX
 from kerasformer.data.reading import (
     CHUNK_BYTES,
     check_column,
@@ -122,7 +123,7 @@ class Texts:
         if documents < (least := ceil(1 / _exactly(self.validation))):
             raise InputError(
                 f"expected at least {least} documents to hold out a share of {self.validation:g}, got {documents}; "
-                "raise --validation, set it to 0, or name files with --validation-files"
+                "hold out a larger share (--validation of prepare, --data.split of train), none, or files by name"
             )
 
     def _of_one(self, path: Path) -> Iterator[Piece]:
@@ -180,6 +181,11 @@ def find_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
             raise InputError(f"expected a file or folder of texts, found none at {str(path)!r:.200}; check the path")
         found = [path]
         if path.is_dir():
+            if (path / INDEX).exists():
+                raise InputError(
+                    f"{path}: expected text files, got a folder that kerasformer prepare wrote; name the files that it "
+                    "was made from"
+                )
             inside = sorted(other for other in path.rglob("*") if kind_of(other) in SUFFIXES and other.is_file())
             found = [other for other in inside if not any(part[0] == "." for part in other.relative_to(path).parts)]
         if not found:

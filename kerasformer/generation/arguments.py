@@ -95,12 +95,18 @@ def fitted(row: list[int], max_new_tokens: int, positions: int, truncate: bool) 
     Raises:
         InputError: no room in the model's `positions`.
     """
-    if truncate and max_new_tokens < positions:
+    if max_new_tokens >= positions:
+        raise InputError(
+            f"expected max_new_tokens of at most {positions - 1}, as the model has {positions} positions, "
+            f"got {max_new_tokens}; ask for fewer"
+        )
+    if truncate:
         return row[max_new_tokens - positions :]
     if len(row) + max_new_tokens > positions:
         raise InputError(
             f"expected a prompt and max_new_tokens of at most {positions} tokens together, which the model has "
-            f"positions for, got {len(row)} and {max_new_tokens}; ask for fewer, or pass truncate_prompt=True"
+            f"positions for, got {len(row)} and {max_new_tokens}; ask for fewer, or pass truncate_prompt=True "
+            "(--truncate-prompt)"
         )
     return row
 

@@ -24,7 +24,8 @@ class GrowingText:
         """The text that these ids make certain; with `is_last` all that is left."""
         if self.is_stopped:
             return ""
-        text = self._pending + self._decoder.decode(self.tokenizer.decode_bytes(ids), bool(is_last))
+        known = [i for i in ids if i < self.tokenizer.vocab_size]  # a model may have more outputs, which mean nothing
+        text = self._pending + self._decoder.decode(self.tokenizer.decode_bytes(known), bool(is_last))
         found = [(at + len(stop), at) for stop in self.stop if (at := text.find(stop)) >= 0]
         if found:
             self.is_stopped = True

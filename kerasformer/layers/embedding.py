@@ -52,7 +52,6 @@ class TokenAndPositionEmbedding(keras.layers.Layer):
         def table(rows, name):
             return Embedding(rows, dim, initializer=initializer, dtype=self.dtype_policy, name=name)
 
-        self.max_length = max_length
         self.token = table(vocab_size, "token")
         self.position = table(max_length, "position")
         self.segment = table(num_segments, "segment") if num_segments else None

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasformer.errors import InputError
+from kerasformer.generation.arguments import rules_of
 from kerasformer.generation.decoding import decode
 from kerasformer.generation.sampling import Rules
 from kerasformer.models.heads import CausalLM
@@ -52,16 +53,17 @@ class ServedGenerator(Served):
         seed: int = 0,
     ):
         context = model.backbone.config.max_length
-        max_new_tokens = max_new_tokens or min(128, context // 2)
+        max_new_tokens = min(128, context // 2) if max_new_tokens is None else max_new_tokens
         if not 1 <= max_new_tokens < context:
             raise InputError(
                 f"expected max_new_tokens from 1 to {context - 1}, as the model has {context} positions, "
                 f"got {max_new_tokens}; change it"
             )
+        rules_of(1, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)  # refuses what cannot be
         super().__init__(model, CausalLM(backbone_in_float32(model), model.tokenizer))
         self.context, self.room, self.end_id = context, max_new_tokens, model.tokenizer.eot_id
         self.defaults = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-        self.defaults["seed"], self.repetition_penalty = seed, repetition_penalty
+        self.defaults["seed"], self.repetition_penalty = seed, float(repetition_penalty)
 
     def generate(self, prompt: tf.Tensor, **settings: tf.Tensor) -> dict[str, tf.Tensor]:
         """Continues prompts [B] by settings [B]; of one that is too long the last tokens are read."""

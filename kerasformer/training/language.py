@@ -80,6 +80,11 @@ def windows(data: LanguageData, tokenizer: BPE | None) -> tuple[Windows, Windows
     """
     settings = {"max_length": data.max_length, "batch_size": data.batch_size, "order": data.order, "seed": data.seed}
     if len(data.train) == 1 and (Path(data.train[0]) / INDEX).exists():
+        if data.validation:
+            raise InputError(
+                f"expected no --data.validation for the prepared folder {data.train[0]}, which has been split; "
+                "leave it out or prepare the text anew"
+            )
         training, validation = language_modelling(data.train[0], **settings)
         if tokenizer is not None and fingerprint(training.tokenizer()) != fingerprint(tokenizer):
             raise InputError(
