@@ -13,7 +13,7 @@ from kerasformer.models.base import Model
 
 # Columns are added up to a power of two, so that calls of like lengths share what is compiled.
 LEAST_COLUMNS = 16
-# On a CPU, XLA's products are the faster ones for few rows in bfloat16 alone; in float32 they take five times as long.
+# On a CPU, XLA is the faster one for a single row of weights that are not float32, and several times slower elsewhere.
 MOST_XLA_ROWS = 1
 
 # The new ids of each row, and whether it is done, bool [B].

@@ -1,7 +1,7 @@
 """Which number format a model trains in, by what the machine computes fast."""
 
-from kerasformer.backend import has_fast_bfloat16
 from kerasformer.errors import InputError
+from kerasformer.generation.precision import native
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -16,7 +16,7 @@ def dtype_policy(precision: str = "auto") -> str:
         InputError: another name.
     """
     if precision == "auto":
-        precision = "bfloat16" if has_fast_bfloat16() else "float32"
+        precision = native()
     if precision not in POLICIES:
         raise InputError(f"expected a precision of auto, {', '.join(POLICIES)}, got {precision!r}; choose one of them")
     return POLICIES[precision]
