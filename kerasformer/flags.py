@@ -13,6 +13,7 @@ import tyro
 
 from kerasformer.errors import InputError
 
+HELP = ("-h", "--help")
 # The parser's complaints, in our words.
 REWORDED = {
     r"Missing from .+?: (.+)": r"expected \1, got none",

@@ -34,7 +34,7 @@ ORDER = (
     "training",
     "serving",
 )
-ORDER += ("__init__", "flags", "cli", "__main__")
+ORDER += ("__init__", "flags", "commands", "cli", "__main__")
 WITHOUT_TENSORFLOW = {"errors", "lazy", "files", "config", "layers", "models", "generation"}
 BASE = {"kerasformer", "tensorflow", "tensorflow_serving", "keras", "tensorboard", "tokenizers", "safetensors", "tyro"}
 BASE |= {"rich", "numpy", "PIL", "google", *sys.stdlib_module_names}
@@ -215,7 +215,7 @@ PLANTED = [
     (imports_go_one_way, "kerasformer/text/a.py", "def f():\n    import kerasformer.cli"),
     (imports_go_one_way, "kerasformer/models/bert/model.py", "from ...training import metrics"),
     (imports_go_one_way, "kerasformer/data/a.py", "from kerasformer import Classifier"),
-    (imports_go_one_way, "kerasformer/config.py", "import kerasformer.text"),
+    (imports_go_one_way, "kerasformer/config/run.py", "import kerasformer.text"),
     (imports_go_one_way, "kerasformer/utils.py", ""),
     (tensorflow_stays_out, "kerasformer/layers/a.py", "import tensorflow as tf"),
     (tensorflow_stays_out, "kerasformer/generation/a.py", "from tensorflow.python import ops"),

@@ -1,0 +1,82 @@
+"""What every recipe has."""
+
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from kerasformer.config.rules import AMOUNT, SHARE, Rule, whole
+from kerasformer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Training:
+    """How any model learns."""
+
+    learning_rate: float = 5e-5
+    """At the end of the warm-up; it falls from there on."""
+    warmup: float = 0.1
+    """Share of the steps in which the rate rises."""
+    weight_decay: float = 0.01
+    """Of matrices; biases and normalisations are not decayed."""
+    clip_norm: float = 1.0
+    """Gradients are cut to this global norm."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 where the machine computes it natively."""
+    compile: Literal["auto", "xla", "none"] = "auto"
+    """auto: XLA for the model where a few measured steps say that it pays."""
+    seed: int = 0
+    """Of fresh weights and dropout."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every recipe has: a name, a folder, and rules for its fields."""
+
+    name: str
+    """The run's folder below `runs`."""
+    runs: Path = field(default=Path("runs"), kw_only=True)
+    rules: ClassVar[dict[str, Rule]]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs) / self.name
+
+    def check(self, has_source: bool = True) -> None:
+        """Finds what is wrong with the recipe before anything is read or written.
+
+        Args:
+            has_source: there is a training set, here or elsewhere.
+
+        Raises:
+            InputError: a field that is missing or out of range, or a run folder that is in use.
+        """
+        if not has_source:
+            raise InputError("expected a training set, got none; pass --data.train PATH")
+        self._check_model()
+        for flag, (holds, expectation) in self.rules.items():
+            if not holds(value := attrgetter(flag)(self)):
+                raise InputError(f"expected --{flag} as {expectation}, got {value!r}; change it")
+        if self.folder.exists():
+            raise InputError(
+                f"expected a new run, got {self.folder}, which is in use; choose another --name or remove it"
+            )
+        if files := [path for path in self.folder.parents if path.is_file()]:
+            raise InputError(f"expected a folder to put the run in, got the file {files[0]}; choose another --runs")
+
+    def _check_model(self) -> None:
+        """Raises InputError where the recipe does not say which model to train."""
+
+
+# By their flags.
+COMMON: dict[str, Rule] = {
+    "name": (lambda value: bool(str(value).strip()), "a name"),
+    "data.split": SHARE,
+    "data.batch_size": whole(1),
+    "data.seed": whole(0),
+    "train.learning_rate": AMOUNT,
+    "train.warmup": SHARE,
+    "train.weight_decay": AMOUNT,
+    "train.clip_norm": AMOUNT,
+    "train.seed": whole(0, 2**32 - 1),
+}
