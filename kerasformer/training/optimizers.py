@@ -10,12 +10,15 @@ NOT_DECAYED = ["bias", "gamma", "beta"]
 
 
 class AdamW(keras.optimizers.AdamW):
-    """Keras's AdamW, whose update of a variable is one operation: one pass over memory, in place.
+    """Keras's AdamW, whose update of a variable is two operations: each one pass over memory, in place.
 
     The arithmetic is the same; Keras makes some twenty operations of it, which take long to trace and to compile.
     """
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        if self.weight_decay and self._use_weight_decay(variable):
+            rate = tf.cast(learning_rate, variable.dtype) * self.weight_decay
+            variable.assign(variable * (1 - rate))  # one product; Keras makes two and a difference
         if variable.dtype != tf.float32:  # the operation reads its slots as float32
             return super().update_step(gradient, variable, learning_rate)
         index = self._get_variable_index(variable)
@@ -33,17 +36,13 @@ class AdamW(keras.optimizers.AdamW):
             grad=tf.convert_to_tensor(gradient),
         )
 
+    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
+        """Nothing: a variable decays where it is updated."""
+
     def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
         if not self.global_clipnorm:
             return super()._clip_gradients(grads)
         return tf.clip_by_global_norm(grads, self.global_clipnorm)[0]  # whose norm makes no squares to be summed
-
-    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
-        if self.weight_decay is None:
-            return
-        for variable in filter(self._use_weight_decay, variables):
-            rate = tf.cast(self.learning_rate, variable.dtype) * self.weight_decay
-            variable.assign(variable * (1 - rate))  # one product; Keras makes two and a difference
 
 
 def adamw(
