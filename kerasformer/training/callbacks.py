@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kerasformer.errors import InputError
 from kerasformer.training.evaluation import Evaluation, Perplexity
+from kerasformer.training.optimizers import steps_made
 from kerasformer.training.step import STEP_LOGS
 from kerasformer.training.tensorboard import TensorBoard
 
@@ -50,7 +51,7 @@ class FiniteLoss(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if not math.isfinite(loss := float(logs["loss"])):
-            step = int(self.model.optimizer.iterations)
+            step = steps_made(self.model.optimizer)
             raise InputError(f"expected a finite loss, got {loss} at step {step}; lower --train.learning_rate")
 
 
@@ -66,11 +67,11 @@ class MetricsLog(keras.callbacks.Callback):
         self.path, self.epoch = Path(file), epoch
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._write({"step": int(self.model.optimizer.iterations), **(logs or {})})
+        self._write({"step": steps_made(self.model.optimizer), **(logs or {})})
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         figures = {name: value for name, value in (logs or {}).items() if name not in STEP_LOGS}
-        self._write({self.epoch: epoch + 1, "step": int(self.model.optimizer.iterations), **figures})
+        self._write({self.epoch: epoch + 1, "step": steps_made(self.model.optimizer), **figures})
 
     def _write(self, record: dict) -> None:
         with self.path.open("a", encoding="utf-8") as file:

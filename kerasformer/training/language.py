@@ -165,8 +165,7 @@ def compile_model(model: CausalLM, recipe: LanguageRecipe, training: Windows, st
     )
     together = math.gcd(settings.steps_per_execution, interval)  # no execution goes on past an evaluation
     model.compile(optimizer, steps_per_execution=together)
-    dataset, _ = model.training_set(training, range(1), 1)
-    jit_compile = choose_jit(model, dataset, steps, settings.compile)
+    jit_compile = choose_jit(model, model.training_set(training, 0, 1), steps, settings.compile)
     model.compile(optimizer, steps_per_execution=together, jit_compile=jit_compile)
 
 

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from kerasformer.errors import InputError
 from kerasformer.training.schedules import SCHEDULES
 
 # Biases, and the scales and shifts of normalisations.
@@ -39,10 +40,32 @@ class AdamW(keras.optimizers.AdamW):
     def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
         """Nothing: a variable decays where it is updated."""
 
-    def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
-        if not self.global_clipnorm:
-            return super()._clip_gradients(grads)
-        return tf.clip_by_global_norm(grads, self.global_clipnorm)[0]  # whose norm makes no squares to be summed
+
+def steps_made(optimizer: keras.Optimizer) -> int:
+    """How many steps an optimizer has made."""
+    return int(tf.convert_to_tensor(optimizer.iterations))
+
+
+def global_clipnorm(optimizer: keras.Optimizer) -> float | None:
+    """What the norm of all gradients together is cut to."""
+    return getattr(optimizer, "inner_optimizer", optimizer).global_clipnorm
+
+
+def leave_to_step(optimizer: keras.Optimizer, strategy: tf.distribute.Strategy) -> None:
+    """Takes from an optimizer what the training step does: adding up over replicas, then cutting to the global norm.
+
+    Raises:
+        InputError: an optimizer made outside the strategy's scope, which would update one replica alone.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if optimizer._distribution_strategy is not strategy:
+        raise InputError(
+            "expected an optimizer made within the model's strategy.scope(), got one from outside; "
+            "make model and optimizer inside"
+        )
+    optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
+    if optimizer.global_clipnorm:
+        optimizer._clip_gradients = lambda gradients: gradients
 
 
 def adamw(
