@@ -15,6 +15,7 @@ from kerasformer.errors import InputError
 from kerasformer.training.evaluation import Evaluation, Perplexity
 from kerasformer.training.optimizers import steps_made
 from kerasformer.training.step import STEP_LOGS
+from kerasformer.training.strategies import is_chief
 from kerasformer.training.tensorboard import TensorBoard
 
 __all__ = ["BestModel", "Evaluation", "FiniteLoss", "MetricsLog", "Perplexity", "ProgressBar", "TensorBoard"]
@@ -41,7 +42,8 @@ class BestModel(keras.callbacks.Callback):
         score = (value if value is None or "loss" not in self.monitor else -value, -logs.get("val_loss", 0.0))
         if value is None or score > self.best:
             self.best, self.best_epoch = score, epoch
-            self.model.save_pretrained(self.folder)
+            if is_chief():
+                self.model.save_pretrained(self.folder)
         elif self.patience and epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True
 

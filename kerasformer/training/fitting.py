@@ -165,9 +165,12 @@ class Fitting:
         return super().evaluate(x, *args, **kwargs)
 
     def _once(self, dataset: tf.data.Dataset) -> tuple[Any, int | None]:
-        """A dataset for all replicas, and how many steps it has."""
+        """A dataset for all replicas, and how many steps it has, in whole executions."""
         if self.distribute_strategy.num_replicas_in_sync == 1:
             return dataset, None
+        missing = -int(dataset.cardinality()) % self.steps_per_execution
+        nothing = dataset.take(1).map(lambda *batch: tf.nest.map_structure(lambda t: t[:0], batch)).repeat(missing)
+        dataset = dataset.concatenate(nothing) if missing else dataset
         return distributed(self.distribute_strategy, dataset), int(dataset.cardinality())
 
     def _check(self, batch_size: int, first: int, steps: int) -> None:
