@@ -23,5 +23,6 @@ __getattr__, __dir__, __all__ = attach(
         "data": "kerasformer.data",
         "losses": "kerasformer.training.losses",
         "optimizers": "kerasformer.training.optimizers",
+        "tuning": "kerasformer.training.tuning",
     },
 )

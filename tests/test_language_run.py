@@ -183,7 +183,7 @@ def test_a_loss_that_is_no_number_ends_the_run(recipe, tmp_path):
         ({"train": {"steps": None}}, "expected --train.steps or --train.epochs, got none"),
         ({"train": {"epochs": 1}}, "expected --train.steps or --train.epochs, got both"),
         ({"train": {"evaluate_every": 7}}, "expected --train.evaluate_every to divide --train.steps, got 7 and 30"),
-        ({"train": {"schedule": "square"}}, "expected --train.schedule as one of linear, cosine, wsd, got 'square'"),
+        ({"train": {"schedule": "square"}}, "expected --train.schedule as one of linear, cosine, polynomial"),
     ],
 )
 def test_bad_input_writes_nothing(recipe, tmp_path, parts, message):

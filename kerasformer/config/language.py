@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from kerasformer.config.rules import AMOUNT, SHARE, choices, or_none, whole
-from kerasformer.config.run import COMMON, Run, Training
+from kerasformer.config.rules import SHARE, choices, or_none, whole
+from kerasformer.config.run import COMMON, Run, Schedule, Training
 from kerasformer.errors import InputError
 
 
@@ -77,14 +77,10 @@ class LanguageTrain(Training):
     steps: int | None = None
     epochs: int | None = None
     """Of about as many tokens as there are; evaluates after each."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: for the layers' matrices, and AdamW for all else."""
-    schedule: Literal["linear", "cosine", "wsd"] = "cosine"
-    """How the rate falls; wsd: stable, then linearly in the last fifth."""
-    min_learning_rate: float = 0.0
-    """At the end."""
-    beta_1: float = 0.9
-    beta_2: float = 0.95
+    schedule: Schedule = "cosine"
+    """How the rate falls after the warm-up; wsd: stable, then linearly."""
+    beta_2: float | None = None
+    """Of adamw and muon, 0.95 by default; of lamb, 0.999; and of lion, 0.99."""
     evaluate_every: int = 0
     """Steps between evaluations, which has to divide `steps`; 0: one evaluation, at the end."""
     evaluation_batches: int = 0
@@ -95,6 +91,11 @@ class LanguageTrain(Training):
     """How many tokens it makes of each, if it has room for them."""
     steps_per_execution: int = 1
     """Steps between looks at the progress: more of them make steps of milliseconds cheaper."""
+
+    @property
+    def own_settings(self) -> dict[str, float]:
+        """See Training; AdamW's second moments forget sooner, as GPT-3's did."""
+        return ({"beta_2": 0.95} if self.optimizer in ("adamw", "muon") else {}) | super().own_settings
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,6 @@ LanguageRecipe.rules = COMMON | {
     "model.dropout": SHARE,
     "train.steps": or_none(whole(1)),
     "train.epochs": or_none(whole(1)),
-    "train.min_learning_rate": AMOUNT,
-    "train.beta_1": SHARE,
-    "train.beta_2": SHARE,
     "train.evaluate_every": whole(0),
     "train.evaluation_batches": whole(0),
     "train.sample_tokens": whole(1),

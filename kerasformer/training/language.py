@@ -21,11 +21,12 @@ from kerasformer.text.vocabulary import bpe_of, char_of
 from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, Perplexity, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import language_figures
-from kerasformer.training.optimizers import OPTIMIZERS
+from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.run import hyperparameters, open_folder, read_part
 from kerasformer.training.tasks import CausalLM
 from kerasformer.training.tensorboard import TensorBoard
+from kerasformer.training.tuning import freeze
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +46,15 @@ def train(recipe: LanguageRecipe) -> dict[str, float | str]:
     model = CausalLM.from_pretrained(pretrained, dtype=policy) if pretrained else None
     training, validation = windows(recipe.data, model and model.tokenizer)
     model = model or fresh(recipe, training.tokenizer(), policy)
+    freeze(model, recipe.train.freeze)
+    steps, interval = intervals(recipe, training)
+    optimizer = of_recipe(recipe.train, model, steps)
     logger.info("precision: %s", policy)
     logger.info("training on %s", summary(training))
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
-    steps, interval = intervals(recipe, training)
-    compile_model(model, recipe, training, steps, interval)
+    compile_model(model, recipe, training, optimizer, steps, interval)
     open_folder(recipe)
     start = time.perf_counter()
     model.fit(
@@ -149,20 +152,11 @@ def intervals(recipe: LanguageRecipe, training: Windows) -> tuple[int, int]:
     return settings.steps, settings.evaluate_every or settings.steps
 
 
-def compile_model(model: CausalLM, recipe: LanguageRecipe, training: Windows, steps: int, interval: int) -> None:
-    """Compiles the model with the recipe's optimizer, and with XLA if it pays."""
+def compile_model(
+    model: CausalLM, recipe: LanguageRecipe, training: Windows, optimizer: keras.Optimizer, steps: int, interval: int
+) -> None:
+    """Compiles the model, and with XLA if it pays."""
     settings = recipe.train
-    optimizer = OPTIMIZERS[settings.optimizer](
-        settings.learning_rate,
-        steps=steps,
-        warmup=settings.warmup,
-        schedule=settings.schedule,
-        floor=settings.min_learning_rate,
-        weight_decay=settings.weight_decay,
-        beta_1=settings.beta_1,
-        beta_2=settings.beta_2,
-        clip_norm=settings.clip_norm,
-    )
     together = math.gcd(settings.steps_per_execution, interval)  # no execution goes on past an evaluation
     model.compile(optimizer, steps_per_execution=together)
     dataset, _ = model.training_set(training, range(1), 1)

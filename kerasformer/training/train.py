@@ -17,11 +17,12 @@ from kerasformer.training.callbacks import BestModel, Evaluation, FiniteLoss, Me
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
-from kerasformer.training.optimizers import adamw
+from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.run import hyperparameters, open_folder, read_part
 from kerasformer.training.tasks import Classifier
 from kerasformer.training.tensorboard import TensorBoard
+from kerasformer.training.tuning import freeze
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +60,14 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
         seed=data.seed,
         augment=data.augment if any(dataclasses.astuple(data.augment)) else None,
     )
+    freeze(model, recipe.train.freeze)
+    optimizer = of_recipe(recipe.train, model, len(training) * recipe.train.epochs)
     logger.info("precision: %s", policy)
     logger.info("training on %s", summary(training))
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
-    compile_model(model, recipe, training)
+    compile_model(model, recipe, training, optimizer)
     open_folder(recipe)
     start = time.perf_counter()
     model.fit(
@@ -83,16 +86,9 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     return evaluation(best, validation).figures() | figures
 
 
-def compile_model(model: Classifier, recipe: Recipe, training: Batches) -> None:
-    """Compiles the model with the recipe's optimizer and loss, and with XLA if it pays."""
+def compile_model(model: Classifier, recipe: Recipe, training: Batches, optimizer: keras.Optimizer) -> None:
+    """Compiles the model with the recipe's loss, and with XLA if it pays."""
     settings, steps = recipe.train, len(training) * recipe.train.epochs
-    optimizer = adamw(
-        settings.learning_rate,
-        steps=steps,
-        warmup=settings.warmup,
-        weight_decay=settings.weight_decay,
-        clip_norm=settings.clip_norm,
-    )
     loss = Crossentropy(settings.label_smoothing)
     model.compile(optimizer, loss)
     shapes = len({training.padded_length(rows) for rows in training.order()})
