@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from kerasformer.config import learning
 from kerasformer.config.run import Training
-from kerasformer.training import optimizers
+from kerasformer.training import averages, optimizers
 from kerasformer.training.optimizers import OPTIMIZERS
 from kerasformer.training.schedules import SCHEDULES
 
@@ -166,11 +167,17 @@ def step_on_replicas(strategy: tf.distribute.Strategy, name: str) -> None:
 
     for t in range(1, STEPS + 1):
         step([tf.constant(g, tf.float32) for g in numbers(t)])
-    for averaged, found in ((False, trained), (True, optimizer._model_variables_moving_average)):
-        for variable, reference in zip(found, expected(name, averaged), strict=True):
-            for copy in strategy.experimental_local_results(variable.value):
-                np.testing.assert_allclose(copy, reference, rtol=1e-4, atol=1e-5)
+    assert_copies(strategy, trained, expected(name))
+    with averages.averaged(SimpleNamespace(optimizer=optimizer)):
+        assert_copies(strategy, trained, expected(name, averaged=True))
+    assert_copies(strategy, trained, expected(name))
     print(name)
+
+
+def assert_copies(strategy: tf.distribute.Strategy, variables: list[keras.Variable], values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        for copy in strategy.experimental_local_results(variable.value):
+            np.testing.assert_allclose(copy, value, rtol=1e-4, atol=1e-5)
 
 
 def test_steps_on_two_replicas_are_those_of_numpy():

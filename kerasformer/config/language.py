@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from kerasformer.config.ramp import check_ramp
 from kerasformer.config.rules import SHARE, choices, or_none, whole
 from kerasformer.config.run import COMMON, Run, Schedule, Training
 from kerasformer.errors import InputError
@@ -30,6 +31,8 @@ class LanguageData:
     order: Literal["random", "consecutive"] = "random"
     """random: windows start anywhere; consecutive: they lie end to end, each once an epoch."""
     batch_size: int = 16
+    batch_ramp: tuple[tuple[int, int], ...] = ()
+    """SIZE STEPS pairs of smaller batches before `batch_size`, such as 4 500 8 500."""
     max_length: int = 1024
     """Tokens of a window, and the longest input of a fresh model."""
     seed: int = 0
@@ -109,6 +112,7 @@ class LanguageRecipe(Run):
     def check(self, has_source: bool = True) -> None:
         """See Run."""
         super().check(has_source)
+        check_ramp(self.data.batch_ramp, self.data.batch_size)
         train = self.train
         if (train.steps is None) == (train.epochs is None):
             got = "none" if train.steps is None else "both"

@@ -82,6 +82,7 @@ def windows(data: LanguageData, tokenizer: BPE | None) -> tuple[Windows, Windows
         InputError: data that cannot be used, or that another tokenizer made.
     """
     settings = {"max_length": data.max_length, "batch_size": data.batch_size, "order": data.order, "seed": data.seed}
+    settings["batch_ramp"] = data.batch_ramp
     if len(data.train) == 1 and (Path(data.train[0]) / INDEX).exists():
         if data.validation:
             raise InputError(
@@ -157,10 +158,11 @@ def compile_model(
 ) -> None:
     """Compiles the model, and with XLA if it pays."""
     settings = recipe.train
-    together = math.gcd(settings.steps_per_execution, interval)  # no execution goes on past an evaluation
+    # No execution goes on past an evaluation, nor from batches of one size to those of another.
+    together = math.gcd(settings.steps_per_execution, interval, *(count for _, count in recipe.data.batch_ramp))
     model.compile(optimizer, steps_per_execution=together)
-    dataset, _ = model.training_set(training, range(1), 1)
-    jit_compile = choose_jit(model, dataset, steps, settings.compile)
+    dataset, _ = model.training_set(training, range(steps - 1, steps), 1)  # a batch of the full size
+    jit_compile = choose_jit(model, dataset, steps, settings.compile, shapes=1 + len(recipe.data.batch_ramp))
     model.compile(optimizer, steps_per_execution=together, jit_compile=jit_compile)
 
 
@@ -201,7 +203,8 @@ def evaluate_run(folder: Path, files: Sequence[Path]) -> dict[str, float]:
 
 def summary(windows: Windows) -> str:
     """One line on a text."""
+    ramp = "".join(f"{size} for {steps:,} steps, then " for size, steps in windows.batch_ramp)
     return (
-        f"{windows.tokens:,} tokens, {windows.bytes_per_token:.2f} bytes a token, in batches of {windows.batch_size} "
-        f"windows of {windows.max_length}"
+        f"{windows.tokens:,} tokens, {windows.bytes_per_token:.2f} bytes a token, in batches of {ramp}"
+        f"{windows.batch_size} windows of {windows.max_length}"
     )
