@@ -180,6 +180,7 @@ def assert_copies(strategy: tf.distribute.Strategy, variables: list[keras.Variab
             np.testing.assert_allclose(copy, value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_steps_on_two_replicas_are_those_of_numpy():
     command = [sys.executable, "-c", REPLICAS]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
