@@ -52,6 +52,14 @@ class Training:
     """auto: XLA for the model where a few measured steps say that it pays."""
     seed: int = 0
     """Of fresh weights and dropout."""
+    strategy: Literal["auto", "one", "mirrored", "multiworker", "tpu"] = "auto"
+    """One device, those of this host, of several hosts (TF_CONFIG or Slurm; see launch), a TPU; auto: what is found."""
+    devices: int = 0
+    """How many of this host's; 0 for all. Without GPUs the CPU is made into so many."""
+    accumulate: int = 1
+    """Micro-batches of a step: each device reads its rows in so many parts, which takes less memory."""
+    worker_timeout: int = 600
+    """Seconds that a worker waits for another before it gives up."""
 
     @property
     def own_settings(self) -> dict[str, float]:
@@ -123,4 +131,7 @@ COMMON: dict[str, Rule] = {
     ),
     "train.ema": SHARE,
     "train.seed": whole(0, 2**32 - 1),
+    "train.devices": whole(0),
+    "train.accumulate": whole(1),
+    "train.worker_timeout": whole(1),
 }

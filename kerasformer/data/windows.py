@@ -143,6 +143,11 @@ class Windows:
             first, count = first + size, count - size
         return np.concatenate([np.empty(0, np.int64), *parts]) * self.max_length
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """All that there are, the last one B."""
+        return tuple(stage.batch_size for stage in self._stages)
+
     def batch_size_at(self, step: int) -> int:
         """How many examples a step holds."""
         return self._stage(step).batch_size

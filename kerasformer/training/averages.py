@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
+from kerasformer.training.optimizers import steps_made
+
 
 @contextmanager
 def averaged(model: keras.Model) -> Iterator[None]:
@@ -33,7 +35,8 @@ class AveragedValidation(keras.callbacks.Callback):
 
 def _swap(optimizer: keras.Optimizer) -> None:
     """Exchanges weights and averages, bit for bit; before the first step there are no averages."""
-    if not getattr(optimizer, "use_ema", False) or not optimizer.iterations.value.numpy():
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not getattr(optimizer, "use_ema", False) or not steps_made(optimizer):
         return
     for weight, average in zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True):
         kept = tf.identity(weight.value)

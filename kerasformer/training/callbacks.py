@@ -14,7 +14,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from kerasformer.errors import InputError
 from kerasformer.training.averages import AveragedValidation, averaged
 from kerasformer.training.evaluation import Evaluation, Perplexity
+from kerasformer.training.optimizers import steps_made
 from kerasformer.training.step import STEP_LOGS
+from kerasformer.training.strategies import is_chief
 from kerasformer.training.tensorboard import TensorBoard
 
 __all__ = ["AveragedValidation", "BestModel", "Evaluation", "FiniteLoss", "MetricsLog", "Perplexity", "ProgressBar"]
@@ -42,8 +44,9 @@ class BestModel(keras.callbacks.Callback):
         score = (value if value is None or "loss" not in self.monitor else -value, -logs.get("val_loss", 0.0))
         if value is None or score > self.best:
             self.best, self.best_epoch = score, epoch
-            with averaged(self.model):
-                self.model.save_pretrained(self.folder)
+            if is_chief():
+                with averaged(self.model):
+                    self.model.save_pretrained(self.folder)
         elif self.patience and epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True
 
@@ -53,7 +56,7 @@ class FiniteLoss(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if not math.isfinite(loss := float(logs["loss"])):
-            step = int(self.model.optimizer.iterations)
+            step = steps_made(self.model.optimizer)
             raise InputError(f"expected a finite loss, got {loss} at step {step}; lower --train.learning_rate")
 
 
@@ -69,11 +72,11 @@ class MetricsLog(keras.callbacks.Callback):
         self.path, self.epoch = Path(file), epoch
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._write({"step": int(self.model.optimizer.iterations), **(logs or {})})
+        self._write({"step": steps_made(self.model.optimizer), **(logs or {})})
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         figures = {name: value for name, value in (logs or {}).items() if name not in STEP_LOGS}
-        self._write({self.epoch: epoch + 1, "step": int(self.model.optimizer.iterations), **figures})
+        self._write({self.epoch: epoch + 1, "step": steps_made(self.model.optimizer), **figures})
 
     def _write(self, record: dict) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -23,7 +23,8 @@ from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import language_figures
 from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
-from kerasformer.training.run import hyperparameters, open_folder, read_part
+from kerasformer.training.run import begin, hyperparameters, of_chief, open_folder, read_part
+from kerasformer.training.strategies import is_chief
 from kerasformer.training.tasks import CausalLM
 from kerasformer.training.tensorboard import TensorBoard
 from kerasformer.training.tuning import freeze
@@ -40,21 +41,23 @@ def train(recipe: LanguageRecipe) -> dict[str, float | str]:
         InputError: bad input, or a run folder that is in use.
     """
     recipe.check(has_source=bool(recipe.data.train))
-    keras.utils.set_random_seed(recipe.train.seed)
+    strategy = begin(recipe)
     policy = dtype_policy(recipe.train.precision)
     pretrained = recipe.model.from_pretrained
-    model = CausalLM.from_pretrained(pretrained, dtype=policy) if pretrained else None
-    training, validation = windows(recipe.data, model and model.tokenizer)
-    model = model or fresh(recipe, training.tokenizer(), policy)
-    freeze(model, recipe.train.freeze)
-    steps, interval = intervals(recipe, training)
-    optimizer = of_recipe(recipe.train, model, steps)
+    with strategy.scope():
+        model = CausalLM.from_pretrained(pretrained, dtype=policy) if pretrained else None
+        training, validation = windows(recipe.data, model and model.tokenizer)
+        model = model or fresh(recipe, training.tokenizer(), policy)
+        freeze(model, recipe.train.freeze)
+        steps, interval = intervals(recipe, training)
+        optimizer = of_recipe(recipe.train, model, steps)
     logger.info("precision: %s", policy)
     logger.info("training on %s", summary(training))
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
-    compile_model(model, recipe, training, optimizer, steps, interval)
+    with strategy.scope():
+        compile_model(model, recipe, training, optimizer, steps, interval)
     open_folder(recipe)
     start = time.perf_counter()
     model.fit(
@@ -65,7 +68,7 @@ def train(recipe: LanguageRecipe) -> dict[str, float | str]:
         verbose=0,
     )
     figures = {"train_seconds": round(time.perf_counter() - start, 1), "model": str(recipe.folder / "model")}
-    if validation is None:
+    if validation is None or not is_chief():
         return figures
     # What is reported is the model as it was saved, in float32, on all that was held out.
     best = evaluation(recipe.folder / "model", validation)
@@ -160,10 +163,10 @@ def compile_model(
     settings = recipe.train
     # No execution goes on past an evaluation, nor from batches of one size to those of another.
     together = math.gcd(settings.steps_per_execution, interval, *(count for _, count in recipe.data.batch_ramp))
-    model.compile(optimizer, steps_per_execution=together)
-    dataset, _ = model.training_set(training, range(steps - 1, steps), 1)  # a batch of the full size
+    model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate)
+    dataset = model.training_set(training, steps - 1, 1)  # a batch of the full size
     jit_compile = choose_jit(model, dataset, steps, settings.compile, shapes=1 + len(recipe.data.batch_ramp))
-    model.compile(optimizer, steps_per_execution=together, jit_compile=jit_compile)
+    model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate, jit_compile=jit_compile)
 
 
 def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) -> list[keras.callbacks.Callback]:
@@ -174,10 +177,12 @@ def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) ->
     return [
         *([Perplexity(validation, settings.evaluation_batches or None)] if validation else []),
         BestModel(recipe.folder / "model", "val_loss"),
-        MetricsLog(recipe.folder / "metrics.jsonl", unit),
         FiniteLoss(),
-        TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
-        ProgressBar(steps, epoch=unit),
+        *of_chief(
+            MetricsLog(recipe.folder / "metrics.jsonl", unit),
+            TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
+            ProgressBar(steps, epoch=unit),
+        ),
     ]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from kerasformer.config import Training
 from kerasformer.errors import InputError
@@ -13,7 +14,34 @@ from kerasformer.training.schedules import SCHEDULES
 from kerasformer.training.tuning import rate_shares
 from kerasformer.training.updates import AdamW
 
-__all__ = ["OPTIMIZERS", "AdamW", "adafactor", "adamw", "lamb", "lion", "muon", "of_recipe", "sgd"]
+__all__ = ["OPTIMIZERS", "AdamW", "adafactor", "adamw", "lamb", "lion", "muon", "of_recipe", "rate_shares", "sgd"]
+
+
+def steps_made(optimizer: keras.Optimizer) -> int:
+    """How many steps an optimizer has made."""
+    return int(tf.convert_to_tensor(optimizer.iterations))
+
+
+def global_clipnorm(optimizer: keras.Optimizer) -> float | None:
+    """What the norm of all gradients together is cut to."""
+    return getattr(optimizer, "inner_optimizer", optimizer).global_clipnorm
+
+
+def leave_to_step(optimizer: keras.Optimizer, strategy: tf.distribute.Strategy) -> None:
+    """Takes from an optimizer what the training step does: adding up over replicas, then cutting to the global norm.
+
+    Raises:
+        InputError: an optimizer made outside the strategy's scope, which would update one replica alone.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if optimizer._distribution_strategy is not strategy:
+        raise InputError(
+            "expected an optimizer made within the model's strategy.scope(), got one from outside; "
+            "make model and optimizer inside"
+        )
+    optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
+    if optimizer.global_clipnorm:
+        optimizer._clip_gradients = lambda gradients: gradients
 
 
 def adamw(

@@ -19,7 +19,8 @@ from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
 from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
-from kerasformer.training.run import hyperparameters, open_folder, read_part
+from kerasformer.training.run import begin, hyperparameters, of_chief, open_folder, read_part
+from kerasformer.training.strategies import is_chief
 from kerasformer.training.tasks import Classifier
 from kerasformer.training.tensorboard import TensorBoard
 from kerasformer.training.tuning import freeze
@@ -40,15 +41,16 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     """
     source = recipe.data.train or source
     recipe.check(source is not None)
-    keras.utils.set_random_seed(recipe.train.seed)
+    strategy = begin(recipe)
 
     data = recipe.data
     examples = read_examples(source, **data.columns)
     check_labels(examples)
     policy = dtype_policy(recipe.train.precision)
-    model = Classifier.from_pretrained(
-        recipe.model.from_pretrained, label_names(examples.labels), dropout=recipe.model.dropout, dtype=policy
-    )
+    with strategy.scope():
+        model = Classifier.from_pretrained(
+            recipe.model.from_pretrained, label_names(examples.labels), dropout=recipe.model.dropout, dtype=policy
+        )
     training, validation = classification(
         examples,
         tokenizer=model.tokenizer,
@@ -61,13 +63,15 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
         augment=data.augment if any(dataclasses.astuple(data.augment)) else None,
     )
     freeze(model, recipe.train.freeze)
-    optimizer = of_recipe(recipe.train, model, len(training) * recipe.train.epochs)
+    with strategy.scope():
+        optimizer = of_recipe(recipe.train, model, len(training) * recipe.train.epochs)
     logger.info("precision: %s", policy)
     logger.info("training on %s", summary(training))
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
-    compile_model(model, recipe, training, optimizer)
+    with strategy.scope():
+        compile_model(model, recipe, training, optimizer)
     open_folder(recipe)
     start = time.perf_counter()
     model.fit(
@@ -79,7 +83,7 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     )
     seconds = time.perf_counter() - start
     figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
-    if validation is None:
+    if validation is None or not is_chief():
         return figures
     # What is reported is the model as it was saved, in float32, as it will be served.
     best = Classifier.from_pretrained(recipe.folder / "model", dtype="float32")
@@ -90,10 +94,10 @@ def compile_model(model: Classifier, recipe: Recipe, training: Batches, optimize
     """Compiles the model with the recipe's loss, and with XLA if it pays."""
     settings, steps = recipe.train, len(training) * recipe.train.epochs
     loss = Crossentropy(settings.label_smoothing)
-    model.compile(optimizer, loss)
+    model.compile(optimizer, loss, accumulate=settings.accumulate)
     shapes = len({training.padded_length(rows) for rows in training.order()})
     jit_compile = choose_jit(model, training.dataset(), steps, settings.compile, shapes)
-    model.compile(optimizer, loss, jit_compile=jit_compile)
+    model.compile(optimizer, loss, accumulate=settings.accumulate, jit_compile=jit_compile)
 
 
 def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> list[keras.callbacks.Callback]:
@@ -103,10 +107,12 @@ def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> 
     return [
         *([evaluation] if evaluation else []),
         BestModel(recipe.folder / "model", settings.monitor, settings.early_stopping),
-        MetricsLog(recipe.folder / "metrics.jsonl"),
         FiniteLoss(),
-        TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
-        ProgressBar(len(training) * settings.epochs),
+        *of_chief(
+            MetricsLog(recipe.folder / "metrics.jsonl"),
+            TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
+            ProgressBar(len(training) * settings.epochs),
+        ),
     ]
 
 

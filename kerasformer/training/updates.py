@@ -53,11 +53,6 @@ class Update:
     def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
         """Nothing: a variable decays where it is updated."""
 
-    def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
-        if not self.global_clipnorm:
-            return super()._clip_gradients(grads)
-        return tf.clip_by_global_norm(grads, self.global_clipnorm)[0]  # whose norm makes no squares to be summed
-
 
 class AdamW(Update, keras.optimizers.AdamW):
     """Keras's AdamW, whose update of a variable is two operations: each one pass over memory, in place.
