@@ -232,3 +232,27 @@ def test_a_recipe_has_the_optimizers_and_schedules_that_there_are():
     rules = {name: Training.__dataclass_fields__[name].type.__args__ for name in ("optimizer", "schedule")}
     assert set(rules["optimizer"]) == OPTIMIZERS.keys() == learning.OPTIMIZERS.keys()
     assert set(rules["schedule"]) == SCHEDULES.keys() == learning.SCHEDULES.keys()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_goes_on_from_a_checkpoint(name, tmp_path):
+    """Slots, averages and the step: what is restored after two steps makes the third one."""
+
+    def made() -> tuple[list[keras.Variable], keras.Optimizer, tf.train.Checkpoint]:
+        trained, optimizer = variables(), OPTIMIZERS[name](0.1, **settings(name))
+        optimizer.build(trained)
+        return trained, optimizer, tf.train.Checkpoint(optimizer=optimizer, weights=[v.value for v in trained])
+
+    def step(trained, optimizer, t):
+        optimizer.apply([tf.constant(g, tf.float32) for g in numbers(t)], trained)
+
+    trained, optimizer, checkpoint = made()
+    for t in (1, 2):
+        step(trained, optimizer, t)
+    path = checkpoint.write(str(tmp_path / "checkpoint"))
+    again, other, reader = made()
+    reader.read(path).assert_consumed()
+    for values in ((trained, optimizer), (again, other)):
+        step(*values, 3)
+    for mine, theirs in zip((*trained, *optimizer.variables), (*again, *other.variables), strict=True):
+        np.testing.assert_array_equal(mine.numpy(), theirs.numpy(), err_msg=mine.path)
