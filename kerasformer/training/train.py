@@ -82,8 +82,7 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
             callbacks=callbacks(recipe, training, validation),
             verbose=0,
         )
-    seconds = time.perf_counter() - start
-    figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
+    figures = {"train_seconds": round(time.perf_counter() - start, 1), "model": str(recipe.folder / "model")}
     if validation is None or not is_chief():
         return figures
     # What is reported is the model as it was saved, in float32, as it will be served.
