@@ -17,12 +17,13 @@ from kerasformer.training.callbacks import BestModel, Evaluation, FiniteLoss, Me
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
-from kerasformer.training.optimizers import adamw
+from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.run import begin, hyperparameters, of_chief, open_folder, read_part
 from kerasformer.training.strategies import is_chief, workers_answer
 from kerasformer.training.tasks import Classifier
 from kerasformer.training.tensorboard import TensorBoard
+from kerasformer.training.tuning import freeze
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +62,16 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
         seed=data.seed,
         augment=data.augment if any(dataclasses.astuple(data.augment)) else None,
     )
+    freeze(model, recipe.train.freeze)
+    with strategy.scope():
+        optimizer = of_recipe(recipe.train, model, len(training) * recipe.train.epochs)
     logger.info("precision: %s", policy)
     logger.info("training on %s", summary(training))
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
     with strategy.scope():
-        compile_model(model, recipe, training)
+        compile_model(model, recipe, training, optimizer)
     open_folder(recipe)
     start = time.perf_counter()
     with workers_answer():
@@ -78,8 +82,7 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
             callbacks=callbacks(recipe, training, validation),
             verbose=0,
         )
-    seconds = time.perf_counter() - start
-    figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
+    figures = {"train_seconds": round(time.perf_counter() - start, 1), "model": str(recipe.folder / "model")}
     if validation is None or not is_chief():
         return figures
     # What is reported is the model as it was saved, in float32, as it will be served.
@@ -87,16 +90,9 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     return evaluation(best, validation).figures() | figures
 
 
-def compile_model(model: Classifier, recipe: Recipe, training: Batches) -> None:
-    """Compiles the model with the recipe's optimizer and loss, and with XLA if it pays."""
+def compile_model(model: Classifier, recipe: Recipe, training: Batches, optimizer: keras.Optimizer) -> None:
+    """Compiles the model with the recipe's loss, and with XLA if it pays."""
     settings, steps = recipe.train, len(training) * recipe.train.epochs
-    optimizer = adamw(
-        settings.learning_rate,
-        steps=steps,
-        warmup=settings.warmup,
-        weight_decay=settings.weight_decay,
-        clip_norm=settings.clip_norm,
-    )
     loss = Crossentropy(settings.label_smoothing)
     model.compile(optimizer, loss, accumulate=settings.accumulate)
     shapes = len({training.padded_length(rows) for rows in training.order()})
