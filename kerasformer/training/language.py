@@ -178,9 +178,9 @@ def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) ->
     return [
         *([Perplexity(validation, settings.evaluation_batches or None)] if validation else []),
         BestModel(recipe.folder / "model", "val_loss"),
+        *of_chief(MetricsLog(recipe.folder / "metrics.jsonl", unit)),
         FiniteLoss(),
         *of_chief(
-            MetricsLog(recipe.folder / "metrics.jsonl", unit),
             TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
             ProgressBar(steps, epoch=unit),
         ),

@@ -40,7 +40,6 @@ class TrainingStep(Fitting):
             self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
         leave_to_step(self.optimizer, self.distribute_strategy)
         self.accumulate = accumulate
-        self._seeds = [v for v in self.variables if v.name == "seed_generator_state"]
         self._gradients = tf.function(self.sum_gradients, jit_compile=jit_compile is True)
         jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
         # On several replicas the update meets the others, which no compiled function can.
@@ -94,7 +93,8 @@ class TrainingStep(Fitting):
         """
         # A generator counts up from here, at most 256 times.
         place = tf.stack([tf.zeros([], tf.int64), tf.cast(draw, tf.int64) * 256])
-        seeds = [(seed, tf.cast(seed.value, tf.int64) + place) for seed in self._seeds]
+        generators = [variable for variable in self.variables if variable.name == "seed_generator_state"]
+        seeds = [(generator, tf.cast(generator.value, tf.int64) + place) for generator in generators]
         with keras.StatelessScope(seeds), tf.GradientTape() as tape:
             loss_sum, outputs = self.sum_losses(inputs, labels, weights, training=True)
             scaled = self.optimizer.scale_loss(loss_sum)

@@ -107,9 +107,9 @@ def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> 
     return [
         *([evaluation] if evaluation else []),
         BestModel(recipe.folder / "model", settings.monitor, settings.early_stopping),
+        *of_chief(MetricsLog(recipe.folder / "metrics.jsonl")),
         FiniteLoss(),
         *of_chief(
-            MetricsLog(recipe.folder / "metrics.jsonl"),
             TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
             ProgressBar(len(training) * settings.epochs),
         ),
