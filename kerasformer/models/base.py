@@ -167,8 +167,13 @@ class Model(keras.Model):
 
 def without_head(table: weights.Table, tensors: dict) -> dict:
     """The tensors that belong to no head."""
-    heads = {name for rows in table.heads.values() for row in rows for name in row.tensors}
-    return {name: tensor for name, tensor in tensors.items() if name not in heads}
+    heads = {name for task in table.heads for name in head_tensors(table, task)}
+    return {name: tensor for name, tensor in tensors.items() if name not in heads | table.tied.keys()}
+
+
+def head_tensors(table: weights.Table, task: str) -> set[str]:
+    """The names of the tensors that belong to the head of a task."""
+    return {name for row in table.heads[task] for name in row.tensors}
 
 
 def load(
@@ -178,6 +183,9 @@ def load(
     table = backbone.table
     with_prefix = any(name.startswith(table.prefix) for name in tensors)
     rows = backbone.rows(task, with_prefix)
+    # Of what some checkpoints lack, others have more than some models need.
+    spare = [row for row in table.rows_for(0, None, with_prefix) if table.is_fresh(row.path) and row not in rows]
+    tensors = {name: tensor for name, tensor in tensors.items() if not any(name in row.tensors for row in spare)}
     fresh = [row.path for row in rows if table.is_fresh(row.path) and not any(name in tensors for name in row.tensors)]
     if fresh:
         logger.warning("%s has no weights for %s: they start fresh, so train before use", folder, ", ".join(fresh))
