@@ -6,11 +6,13 @@ __getattr__, __dir__, __all__ = attach(
     {
         "Augment": "kerasformer.config",
         "Batches": "kerasformer.data.batches",
+        "MaskedWindows": "kerasformer.data.masking",
         "Examples": "kerasformer.data.sources",
         "Texts": "kerasformer.data.documents",
         "Windows": "kerasformer.data.windows",
         "classification": "kerasformer.data.encoding",
         "language_modelling": "kerasformer.data.language",
+        "masked_language_modelling": "kerasformer.data.masking",
         "read_examples": "kerasformer.data.sources",
     }
 )
