@@ -300,7 +300,7 @@ def test_a_broken_model_is_refused(assert_refused, bert_tiny, command, breakage)
     ("serve none", "expected a folder of models, found none at none: export a model there first"),
     ("serve runs", "expected runs/<model>/<integer version>/saved_model.pb, found no such model"),
     ("prepare notes.txt --tokenizer none --output out", "none: expected tokenizer.json"),
-    ("prepare notes.txt --tokenizer model --output out", "model: expected tokenizer.json, vocab.json…got none of them"),
+    ("prepare notes.txt --tokenizer runs --output out", "runs: expected tokenizer.json, vocab.json…got none of them"),
     ("prepare notes.txt --tokenizer model --output out --validation 1", "below 1 for validation, got 1.0"),
     ("tokenizer wordpiece --output out", "files: expected text, got no file"),
     ("tokenizer wordpiece none.txt --output out", "none.txt: expected a text file, found none"),

@@ -6,8 +6,9 @@ __getattr__, __dir__, __all__ = attach(
     {
         "Augment": "kerasformer.config",
         "Batches": "kerasformer.data.batches",
-        "MaskedWindows": "kerasformer.data.masking",
         "Examples": "kerasformer.data.sources",
+        "MaskedWindows": "kerasformer.data.masking",
+        "Masking": "kerasformer.data.masking",
         "Texts": "kerasformer.data.documents",
         "Windows": "kerasformer.data.windows",
         "classification": "kerasformer.data.encoding",

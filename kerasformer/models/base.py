@@ -165,15 +165,10 @@ class Model(keras.Model):
         write_checkpoint(Path(folder), tensors, self.config.to_hf() | {"architectures": [self.architectures["Model"]]})
 
 
-def without_head(table: weights.Table, tensors: dict) -> dict:
-    """The tensors that belong to no head."""
-    heads = {name for task in table.heads for name in head_tensors(table, task)}
+def without_head(table: weights.Table, tensors: dict, but: str | None = None) -> dict:
+    """The tensors that belong to no head, or to none but that of one task."""
+    heads = {name for task, rows in table.heads.items() if task != but for row in rows for name in row.tensors}
     return {name: tensor for name, tensor in tensors.items() if name not in heads | table.tied.keys()}
-
-
-def head_tensors(table: weights.Table, task: str) -> set[str]:
-    """The names of the tensors that belong to the head of a task."""
-    return {name for row in table.heads[task] for name in row.tensors}
 
 
 def load(

@@ -16,15 +16,7 @@ from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.token_transform import TokenTransform
 from kerasformer.models import weights
-from kerasformer.models.base import (
-    CONFIG_FILE,
-    Model,
-    head_tensors,
-    load,
-    read_config,
-    without_head,
-    write_checkpoint,
-)
+from kerasformer.models.base import CONFIG_FILE, Model, load, read_config, without_head, write_checkpoint
 from kerasformer.models.families import backbone_class
 from kerasformer.text.tokenizer import Tokenizer
 
@@ -141,8 +133,8 @@ class Classifier(Head):
             InputError: a missing, truncated or foreign file, or no labels where the checkpoint has none.
         """
         folder, values, tensors, backbone, tokenizer = _read(cls.task, folder, dtype)
-        bare, own = without_head(backbone.table, tensors), head_tensors(backbone.table, cls.task)
-        trained = _labels_of(values) if own & tensors.keys() else None
+        bare, whole = without_head(backbone.table, tensors), without_head(backbone.table, tensors, but=cls.task)
+        trained = _labels_of(values) if len(bare) < len(whole) else None
         if labels is None and trained is None:
             raise InputError(
                 f"expected labels, as {folder} has no classifier that names them, got none; pass labels=[...]"
@@ -150,8 +142,7 @@ class Classifier(Head):
         text_pair = bool(values.get("text_pair"))
         model = cls(backbone, labels or trained, tokenizer, text_pair=text_pair, dropout=dropout)
         if model.labels == trained:
-            kept = {name: tensor for name, tensor in tensors.items() if name in bare or name in own}
-            load(model.backbone, kept, folder, cls.task, model.head)
+            load(model.backbone, whole, folder, cls.task, model.head)
         else:
             load(model.backbone, bare, folder)
         return model
@@ -253,11 +244,10 @@ class MaskedLM(Head):
         """
         folder, _, tensors, backbone, tokenizer = _read(cls.task, folder, dtype, pooler=False)
         model = cls(backbone, tokenizer)
-        bare, own = without_head(backbone.table, tensors), head_tensors(backbone.table, cls.task)
-        if own & tensors.keys():
-            tensors = weights.without_copies(tensors, backbone.table, str(folder))
-            kept = {name: tensor for name, tensor in tensors.items() if name in bare or name in own}
-            load(model.backbone, kept, folder, cls.task, model.head)
+        bare, whole = without_head(backbone.table, tensors), without_head(backbone.table, tensors, but=cls.task)
+        if len(bare) < len(whole):
+            weights.check_copies(tensors, backbone.table, str(folder))
+            load(model.backbone, whole, folder, cls.task, model.head)
         else:
             logger.warning("%s has no head for masked tokens: it starts fresh, so train before use", folder)
             load(model.backbone, bare, folder)

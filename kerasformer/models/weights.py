@@ -116,18 +116,17 @@ def read_tensors(folder: Path, table: Table) -> dict[str, np.ndarray]:
     return tensors
 
 
-def without_copies(tensors: dict[str, np.ndarray], table: Table, source: str) -> dict[str, np.ndarray]:
-    """The tensors but for those that repeat another one.
+def check_copies(tensors: Mapping[str, np.ndarray], table: Table, source: str) -> None:
+    """Makes sure that the tensors that are to repeat another one do.
 
     Raises:
-        InputError: one that should differs from the other.
+        InputError: one differs.
     """
     for copy, original in table.tied.items():
         if copy in tensors and not np.array_equal(tensors[copy], tensors.get(original)):
             raise InputError(
                 f"expected {copy} equal to {original} in {source}, got others; use a model that ties the two"
             )
-    return {name: tensor for name, tensor in tensors.items() if name not in table.tied}
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -152,6 +152,8 @@ def _repeat(chunks: list[tf.Tensor], few: bool, step: Callable, state: tuple) ->
     """
     if chunks[0].shape[0] == 1 and not few:
         return step(tf.constant(0), *state)[1:]
-    weigh = tf.reduce_any(tf.not_equal(chunks[-1], 0), axis=1)  # [k], the true ones first if few do
-    count = tf.math.count_nonzero(weigh, dtype=tf.int32) if few else tf.shape(chunks[0])[0]
+    count = tf.shape(chunks[0])[0]
+    if few:
+        weigh = tf.reduce_any(tf.not_equal(chunks[-1], 0), axis=1)  # [k], the true ones first
+        count = tf.maximum(tf.math.count_nonzero(weigh, dtype=tf.int32), 1)  # of no chunk there would be no gradients
     return tf.while_loop(lambda i, *_: i < count, step, (tf.constant(0), *state), parallel_iterations=1)[1:]
