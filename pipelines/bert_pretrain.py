@@ -7,11 +7,19 @@ r"""Train a BERT on text of one's own, from scratch or from a checkpoint: it lea
     kerasformer train pipelines/bert_pretrain.py --name mine --data.train prepared
 
     kerasformer train pipelines/bert_pretrain.py --name tuned --data.train my.txt --model.from_pretrained path/to/bert \
-        --train.learning_rate 5e-5 --train.steps 2000
+        --train.learning_rate 5e-5 --train.steps 2000 --train.evaluate_every 500
 
-Then `kerasformer train pipelines/bert_classify.py --model.from_pretrained runs/mine/model ...`.
+A classifier then starts from it: `kerasformer train pipelines/bert_classify.py --model.from_pretrained runs/mine/model`
+and so on. The sizes and settings are those of Devlin et al. 2018 (arXiv 1810.04805), without the prediction of the next
+sentence, which does not help (Liu et al. 2019, arXiv 1907.11692).
 
-Hardware: GPUs.
+Hardware: GPUs or a TPU. On a CPU a smaller model learns something in minutes, for example with `--train.steps 3000
+--train.evaluate_every 500 --train.learning_rate 1e-3 --train.warmup 0.1 --model.preset bert_tiny_uncased
+--model.dropout 0 --data.vocab_size 8192 --data.max_length 64 --data.batch_size 32`.
+
+Expected: that smaller model reaches a loss of about 4.6 nats a masked token (a perplexity of 98) on the 2.4 MB of
+WikiText-2's test and validation texts (with `--data.documents lines`), of which a tenth is held out, in 5 to 10 minutes
+on 2 cores. After the first 500 steps it is 6.1.
 """
 
 from kerasformer.config import LanguageModel, MaskedData, MaskedRecipe, TextTrain

@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -53,7 +56,8 @@ def without_dropout() -> kf.MaskedLM:
     trained = pretrained()
     config = dataclasses.replace(trained.backbone.config, dropout=0.0, attention_dropout=0.0)
     model = kf.MaskedLM(kf.Bert(config), trained.tokenizer)
-    model.set_weights(trained.get_weights())
+    for variable, value in zip(model.trainable_variables, trained.trainable_variables, strict=True):
+        variable.assign(value)
     return model
 
 
@@ -238,3 +242,24 @@ def test_a_text_of_another_kind_of_tokens_is_refused(text, tmp_path):
     with pytest.raises(InputError, match="expected a BPE tokenizer for a GPT, got a WordPiece"):
         language.train(dataclasses.replace(causal, train=dataclasses.replace(causal.train, steps=2)))
     assert not (tmp_path / "runs").exists()
+
+
+def test_two_replicas_learn_what_one_does(text, tmp_path):
+    """Each of them reads its half of the batches in two parts."""
+    flags = (
+        "--model.preset None --model.num_layers 1 --model.num_heads 2 --model.dim 16 --model.dropout 0 "
+        "--data.tokenizer wordpiece --data.vocab_size 40 --data.max_length 16 --data.batch_size 8 "
+        "--train.steps 3 --train.evaluate_every 0 --train.learning_rate 1e-2 --train.compile none "
+        "--train.precision float32 --runs runs"
+    )
+    losses = {}
+    ways = {"one": "--train.strategy one", "two": "--train.strategy mirrored --train.devices 2 --train.accumulate 2"}
+    for name, strategy in ways.items():
+        arguments = f"train {PIPELINES}/bert_pretrain.py --name {name} --data.train {text} {flags} {strategy}".split()
+        command = [sys.executable, "-m", "kerasformer", *arguments]
+        environment = os.environ | {"PYTHONPATH": str(PIPELINES.parent)}
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        lines = (tmp_path / "runs" / name / "metrics.jsonl").read_text().splitlines()
+        losses[name] = [record["step_loss"] for record in map(json.loads, lines) if "step_loss" in record]
+    assert len(losses["one"]) == 3
+    assert losses["two"] == pytest.approx(losses["one"], rel=1e-4)
