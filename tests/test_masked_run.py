@@ -244,6 +244,7 @@ def test_a_text_of_another_kind_of_tokens_is_refused(text, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_two_replicas_learn_what_one_does(text, tmp_path):
     """Each of them reads its half of the batches in two parts."""
     flags = (
