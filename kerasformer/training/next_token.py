@@ -44,7 +44,7 @@ def summed_crossentropy(
     weights = tf.reshape(tf.where(labels < 0, 0.0, weights), [-1])
     labels = tf.reshape(tf.maximum(labels, 0), [-1])
     if few:
-        order = tf.argsort(tf.cast(tf.equal(weights, 0), tf.int32), stable=True)
+        order = _true_first(tf.not_equal(weights, 0))
         hidden, labels, weights = (tf.gather(part, order) for part in (hidden, labels, weights))
     size = max(1, chunk_logits // table.shape[0])
     output = (table,) if bias is None else (table, bias)
@@ -85,7 +85,7 @@ def _loss_and_gradients(
     table, *bias = output
     narrow, chunks = tf.cast(table, dtype), _chunks(size, few, hidden, labels, weights)
 
-    def add(i: tf.Tensor, loss: tf.Tensor, for_hidden: tf.TensorArray, *for_output: tf.Tensor) -> tuple:
+    def add(i: tf.Tensor, loss: tf.Tensor, for_hidden: tf.Tensor, *for_output: tf.Tensor) -> tuple:
         states, labels, weights = (part[i] for part in chunks)
         losses, others, rest, total = _softmax(states, narrow, labels, *bias)
         others, scale = tf.cast(others, dtype), weights[:, None] / total
@@ -95,13 +95,14 @@ def _loss_and_gradients(
             _pushed(sums, others, labels, rest, factors)
             for sums, factors in zip(for_output, (scale * tf.cast(states, tf.float32), scale), strict=False)
         ]
-        return i + 1, loss + tf.reduce_sum(weights * losses), for_hidden.write(i, scale * pull), *for_output
+        # A tensor, not an array of them, whose size XLA would not know before it runs.
+        for_hidden = tf.tensor_scatter_nd_update(for_hidden, [[i]], (scale * pull)[None])
+        return i + 1, loss + tf.reduce_sum(weights * losses), for_hidden, *for_output
 
-    count, length = chunks[0].shape[0], chunks[0].shape[1]
-    rows = tf.TensorArray(tf.float32, tf.shape(chunks[0])[0] if count is None else count, element_shape=[length, dim])
+    rows = tf.zeros_like(chunks[0], tf.float32)  # [k, c, D]
     sums = [tf.zeros_like(table), *(tf.zeros_like(part[:, None]) for part in bias)]
     loss, rows, for_table, *for_bias = _repeat(chunks, few, add, (tf.constant(0.0), rows, *sums))
-    for_hidden = tf.reshape(rows.stack(), [-1, dim])[: tf.shape(hidden)[0]]
+    for_hidden = tf.reshape(rows, [-1, dim])[: tf.shape(hidden)[0]]
     return loss, for_hidden, for_table, *(part[:, 0] for part in for_bias)
 
 
@@ -132,6 +133,13 @@ def _softmax(
     return (tf.math.log(total) + largest - chosen)[:, 0], others, rest, total
 
 
+def _true_first(choice: tf.Tensor) -> tf.Tensor:
+    """The places of the true ones and then of the others, [n]: what a stable sort gives, at sizes that XLA knows."""
+    true = tf.cast(choice, tf.int32)
+    place = tf.where(choice, tf.cumsum(true) - 1, tf.reduce_sum(true) + tf.cumsum(1 - true) - 1)
+    return tf.tensor_scatter_nd_update(tf.zeros_like(place), place[:, None], tf.range(tf.size(place)))
+
+
 def _chunks(size: int, few: bool, *tensors: tf.Tensor) -> list[tf.Tensor]:
     """Tensors [n, ...] as [k, c, ...], c at most `size`; zeros, which weigh nothing, fill the last chunk."""
     tokens = tensors[0].shape[0] if tensors[0].shape[0] is not None else tf.shape(tensors[0])[0]
@@ -155,5 +163,5 @@ def _repeat(chunks: list[tf.Tensor], few: bool, step: Callable, state: tuple) ->
     count = tf.shape(chunks[0])[0]
     if few:
         weigh = tf.reduce_any(tf.not_equal(chunks[-1], 0), axis=1)  # [k], the true ones first
-        count = tf.maximum(tf.math.count_nonzero(weigh, dtype=tf.int32), 1)  # of no chunk there would be no gradients
+        count = tf.math.count_nonzero(weigh, dtype=tf.int32)
     return tf.while_loop(lambda i, *_: i < count, step, (tf.constant(0), *state), parallel_iterations=1)[1:]
