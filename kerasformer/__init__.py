@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = attach(
         "GPT": "kerasformer.models.gpt.model",
         "GPTConfig": "kerasformer.models.gpt.config",
         "InputError": "kerasformer.errors",
+        "MaskedLM": "kerasformer.training.tasks",
         "WordPiece": "kerasformer.text.wordpiece",
         "check": "kerasformer.serving.check",
         "export": "kerasformer.serving.export",

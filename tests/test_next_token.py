@@ -9,31 +9,33 @@ from kerasformer.training.next_token import summed_crossentropy
 BATCH, LENGTH, DIM, VOCAB = 3, 5, 8, 11
 
 
-def by_hand(hidden, table, labels, weights) -> tuple[float, np.ndarray, np.ndarray]:
+def by_hand(hidden, table, labels, weights, bias=0.0) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """The weighted sum of the losses, and its gradients, in float64."""
     hidden, table = hidden.astype(np.float64), table.astype(np.float64)
     weights = np.where(labels < 0, 0.0, weights)
     labels = np.maximum(labels, 0)
-    logits = hidden @ table.T
+    logits = hidden @ table.T + bias
     logits -= logits.max(axis=-1, keepdims=True)
     total = np.exp(logits).sum(axis=-1, keepdims=True)
     probabilities, target = np.exp(logits) / total, np.eye(len(table))[labels]
     loss = (weights * (np.log(total[..., 0]) - (logits * target).sum(axis=-1))).sum()
     for_logits = weights[..., None] * (probabilities - target)
-    return loss, for_logits @ table, np.einsum("btv,btd->vd", for_logits, hidden)
+    for_table = np.einsum("btv,btd->vd", for_logits, hidden)
+    return loss, for_logits @ table, for_table, for_logits.sum(axis=(0, 1))
 
 
-def computed(hidden, table, labels, weights, dtype="float32", jit=False, **settings) -> list[np.ndarray]:
+def computed(hidden, table, labels, weights, bias=None, dtype="float32", jit=False, **settings) -> list[np.ndarray]:
     """The loss and its gradients, twice as large, as of a sum that counts double."""
 
     @tf.function(jit_compile=jit)
-    def run(hidden, table):
+    def run(hidden, table, bias):
+        sources = [hidden, table] if bias is None else [hidden, table, bias]
         with tf.GradientTape() as tape:
-            tape.watch([hidden, table])
-            loss = 2 * summed_crossentropy(tf.cast(hidden, dtype), table, labels, weights, **settings)
-        return loss, *tape.gradient(loss, [hidden, table])
+            tape.watch(sources)
+            loss = 2 * summed_crossentropy(tf.cast(hidden, dtype), table, labels, weights, bias=bias, **settings)
+        return loss, *tape.gradient(loss, sources)
 
-    return [value.numpy() for value in run(tf.constant(hidden), tf.constant(table))]
+    return [value.numpy() for value in run(tf.constant(hidden), tf.constant(table), bias)]
 
 
 @pytest.fixture(scope="module")
@@ -48,37 +50,56 @@ def case():
     return hidden, random.standard_normal((VOCAB, DIM)).astype(np.float32), labels, weights
 
 
+@pytest.mark.parametrize("chunk_logits", [1, 2 * VOCAB, 2**24])
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.15, 1.0])
+def test_a_bias_and_few_labels(case, chunk_logits, jit, share):
+    hidden, table, labels, weights = case
+    random = np.random.default_rng(1)
+    labels = np.where(random.random(labels.shape) < share, labels, -1)
+    bias = random.standard_normal(VOCAB).astype(np.float32)
+    expected = by_hand(hidden, table, labels, weights, bias)
+    found = computed(hidden, table, labels, weights, tf.constant(bias), jit=jit, chunk_logits=chunk_logits, few=True)
+    for value, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, 2 * wanted, rtol=1e-5, atol=1e-6)  # float32 against float64
+    settings = {"bias": tf.constant(bias), "few": True, "gradients": False, "chunk_logits": chunk_logits}
+    alone = summed_crossentropy(*map(tf.constant, (hidden, table, labels, weights)), **settings)
+    np.testing.assert_allclose(alone, expected[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize("chunk_logits", [1, 2 * VOCAB, 4 * VOCAB + 3, 15 * VOCAB, 2**24])
 @pytest.mark.parametrize("jit", [False, True])
 def test_loss_and_gradients_are_those_by_hand(case, chunk_logits, jit):
-    loss, for_hidden, for_table = by_hand(*case)
+    loss, *gradients = by_hand(*case)
     found = computed(*case, jit=jit, chunk_logits=chunk_logits)
-    for value, expected in zip(found, (loss, for_hidden, for_table), strict=True):
+    for value, expected in zip(found, (loss, *gradients[:2]), strict=True):
         np.testing.assert_allclose(value, 2 * expected, rtol=1e-5, atol=1e-6)  # float32 against float64
     alone = summed_crossentropy(*map(tf.constant, case), gradients=False, chunk_logits=chunk_logits)
     np.testing.assert_allclose(alone, loss, rtol=1e-5)
 
 
-def test_a_batch_of_unknown_size(case):
+@pytest.mark.parametrize("few", [False, True])
+def test_a_batch_of_unknown_size(case, few):
     hidden, table, labels, weights = case
+    labels = np.where(np.arange(LENGTH) == 2, labels, -1) if few else labels
     specs = [tf.TensorSpec([None, None, DIM]), tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None])]
 
     @tf.function(input_signature=specs)
     def run(hidden, labels, weights):
         with tf.GradientTape() as tape:
             tape.watch(hidden)
-            loss = summed_crossentropy(hidden, tf.constant(table), labels, weights, chunk_logits=4 * VOCAB)
+            loss = summed_crossentropy(hidden, tf.constant(table), labels, weights, few=few, chunk_logits=4 * VOCAB)
         return loss, tape.gradient(loss, hidden)
 
     for rows in (slice(0, 3), slice(0, 1)):
-        loss, for_hidden, _ = by_hand(hidden[rows], table, labels[rows], weights[rows])
+        loss, for_hidden, *_ = by_hand(hidden[rows], table, labels[rows], weights[rows])
         found = run(hidden[rows], labels[rows], weights[rows])
         np.testing.assert_allclose(found[0], loss, rtol=1e-5)
         np.testing.assert_allclose(found[1], for_hidden, rtol=1e-5, atol=1e-6)
 
 
 def test_bfloat16_products_are_near(case):
-    loss, for_hidden, for_table = by_hand(*case)
+    loss, for_hidden, for_table, _ = by_hand(*case)
     found = computed(*case, dtype="bfloat16", chunk_logits=4 * VOCAB)
     assert [value.dtype for value in found] == [np.float32] * 3
     assert found[0] == pytest.approx(2 * loss, rel=1e-2)  # bfloat16 keeps 8 bits
@@ -90,7 +111,7 @@ def test_a_sure_prediction_keeps_the_digits_of_its_small_gradient():
     table = np.eye(3, 4, dtype=np.float32)
     hidden = np.array([[[16.0, 0, 0, 0]]], np.float32)  # p = 1 - 2.3e-7
     labels, weights = np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32)
-    _, for_hidden, _ = by_hand(hidden, table, labels, weights)
+    _, for_hidden, *_ = by_hand(hidden, table, labels, weights)
     found = computed(hidden, table, labels, weights)[1]
     np.testing.assert_allclose(found, 2 * for_hidden, rtol=1e-5)
 

@@ -12,7 +12,7 @@ from kerasformer.models.bert.model import Bert
 from kerasformer.models.gpt.config import GPTConfig
 from kerasformer.models.gpt.model import GPT
 from kerasformer.training.optimizers import adamw
-from kerasformer.training.tasks import CausalLM, Classifier
+from kerasformer.training.tasks import CausalLM, Classifier, MaskedLM
 
 ROWS, LENGTH, VOCAB = 4, 8, 32
 SIZES = {"vocab_size": VOCAB, "max_length": LENGTH, "num_layers": 2, "num_heads": 2, "dim": 16, "mlp_dim": 32}
@@ -28,6 +28,7 @@ HEADS = {
         (ROWS, LENGTH),
         {"token_ids": BATCH["token_ids"]},
     ),
+    "masked": (lambda dtype: MaskedLM(Bert(BertConfig(**SIZES, pooler=False), dtype=dtype)), (ROWS, LENGTH), BATCH),
 }
 # What a replica's step may not hold on a TPU: sizes known at run time alone, and whatever speaks to the host.
 FORBIDDEN = {

@@ -83,7 +83,7 @@ def test_min_frequency(tmp_path):
     [
         (None, "text.txt: expected a text file, found none"),
         (b"", "text.txt: .* empty file"),
-        (b" \n\t\n", "found no word in 1 files"),
+        (b" \n\t\n", "found no word in it"),
         (b"one\ntwo\n\xff\n", "text.txt, line 3: expected UTF-8, got byte 0xff"),
         (b"abc", "vocab_size: expected at least 10 .*, got 9"),
     ],

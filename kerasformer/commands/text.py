@@ -76,7 +76,7 @@ def prepare(arguments: list[str]) -> None:
     tokenizer, output, texts = parse(options, arguments, "prepare", prepare.__doc__)
     from kerasformer.data.documents import Texts
     from kerasformer.data.prepare import prepare as write
-    from kerasformer.text.bpe import BPE
+    from kerasformer.text.folder import read_tokenizer
 
-    write(Texts(*texts), output, tokenizer=BPE.from_folder(tokenizer))
+    write(Texts(*texts), output, tokenizer=read_tokenizer(tokenizer))
     print(output)

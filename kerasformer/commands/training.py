@@ -5,7 +5,7 @@ from pathlib import Path
 import tyro
 
 from kerasformer.commands.shared import import_tensorflow, print_json
-from kerasformer.config import LanguageRecipe, Recipe, load_recipe
+from kerasformer.config import Recipe, TextRecipe, load_recipe
 from kerasformer.errors import InputError
 from kerasformer.flags import HELP, parse
 
@@ -22,8 +22,8 @@ def train(arguments: list[str]) -> None:
     module = load_recipe(Path(arguments[0]))
     kind = type(module.recipe)
     recipe = parse(kind, arguments[1:], f"train {arguments[0]}", module.__doc__, default=module.recipe)
-    if kind is LanguageRecipe:
-        return _train_language_model(recipe)
+    if issubclass(kind, TextRecipe):
+        return _train_on_text(recipe)
     examples = getattr(module, "examples", None) if recipe.data.train is None else None
     recipe.check(has_source=bool(recipe.data.train or examples))
     import_tensorflow()
@@ -32,7 +32,7 @@ def train(arguments: list[str]) -> None:
     print_json(run(recipe, examples() if examples else None))
 
 
-def _train_language_model(recipe: LanguageRecipe) -> None:
+def _train_on_text(recipe: TextRecipe) -> None:
     recipe.check(has_source=bool(recipe.data.train))
     import_tensorflow()
     from kerasformer.training.language import train as run
@@ -77,7 +77,7 @@ def evaluate(arguments: list[str]) -> None:
     from kerasformer.training import language, train
     from kerasformer.training.run import kind_of
 
-    if kind_of(run) is LanguageRecipe:
+    if issubclass(kind_of(run), TextRecipe):
         return print_json(language.evaluate_run(run, data))
     if len(data) != 1:
         raise InputError(f"expected one file of labelled texts, got {len(data)}; evaluate them in turn")

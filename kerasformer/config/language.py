@@ -21,9 +21,10 @@ class LanguageData:
     split: float = 0.1
     """Share held out for validation: the end of a single .txt file, else documents; 0 for none."""
     tokenizer: str | None = None
-    """Of text files: a folder; or char or bpe, to be trained on them. A checkpoint brings its own."""
+    """Of text files: a folder; or a kind to be trained on them (char or bpe for a GPT, wordpiece for a BERT). A
+    checkpoint brings its own."""
     vocab_size: int = 8192
-    """Of a bpe tokenizer that is to be trained."""
+    """Of a bpe or wordpiece tokenizer that is to be trained."""
     documents: Literal["files", "lines"] = "files"
     """What a document of a .txt file is."""
     text_column: str = "text"
@@ -39,6 +40,11 @@ class LanguageData:
     """Of the order and of what is held out."""
 
     @property
+    def windows(self) -> dict[str, Any]:
+        """What is told of the windows, wherever the tokens are from."""
+        return {name: getattr(self, name) for name in ("max_length", "batch_size", "batch_ramp", "order", "seed")}
+
+    @property
     def texts(self) -> dict[str, Any]:
         """What `data.Texts` is told of the files."""
         held_out = {"validation": self.split, "validation_files": self.validation}
@@ -48,12 +54,12 @@ class LanguageData:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """The GPT to go on from, or a fresh one."""
+    """The model to go on from, or a fresh one."""
 
     from_pretrained: Path | None = None
     """A Hugging Face folder, whose weights, sizes and tokenizer hold then."""
     preset: str | None = None
-    """A published size, such as gpt2; the sizes below go before it."""
+    """A published size, such as gpt2 or bert_mini_uncased; the sizes below go before it."""
     num_layers: int | None = None
     num_heads: int | None = None
     dim: int | None = None
@@ -71,8 +77,8 @@ class LanguageModel:
 
 
 @dataclass(frozen=True)
-class LanguageTrain(Training):
-    """How a language model learns: for a number of steps, or of epochs."""
+class TextTrain(Training):
+    """How a model of plain text learns: for a number of steps, or of epochs."""
 
     learning_rate: float = 6e-4
     weight_decay: float = 0.1
@@ -88,10 +94,6 @@ class LanguageTrain(Training):
     """Steps between evaluations, which has to divide `steps`; 0: one evaluation, at the end."""
     evaluation_batches: int = 0
     """How much of the validation set they read; 0 for all. The final figures are of all."""
-    prompts: tuple[str, ...] = ()
-    """Texts that the model continues at each evaluation, for TensorBoard."""
-    sample_tokens: int = 100
-    """How many tokens it makes of each, if it has room for them."""
     steps_per_execution: int = 1
     """Steps between looks at the progress: more of them make steps of milliseconds cheaper."""
 
@@ -102,12 +104,22 @@ class LanguageTrain(Training):
 
 
 @dataclass(frozen=True)
-class LanguageRecipe(Run):
-    """A training run, from text to a language model's folder."""
+class LanguageTrain(TextTrain):
+    """How a language model learns: for a number of steps, or of epochs."""
+
+    prompts: tuple[str, ...] = ()
+    """Texts that the model continues at each evaluation, for TensorBoard."""
+    sample_tokens: int = 100
+    """How many tokens it makes of each, if it has room for them."""
+
+
+@dataclass(frozen=True)
+class TextRecipe(Run):
+    """A training run on plain text."""
 
     data: LanguageData = field(default_factory=LanguageData)
     model: LanguageModel = field(default_factory=LanguageModel)
-    train: LanguageTrain = field(default_factory=LanguageTrain)
+    train: TextTrain = field(default_factory=TextTrain)
 
     def check(self, has_source: bool = True) -> None:
         """See Run."""
@@ -138,7 +150,14 @@ class LanguageRecipe(Run):
             )
 
 
-LanguageRecipe.rules = COMMON | {
+@dataclass(frozen=True)
+class LanguageRecipe(TextRecipe):
+    """A training run, from text to a language model's folder."""
+
+    train: LanguageTrain = field(default_factory=LanguageTrain)
+
+
+TextRecipe.rules = COMMON | {
     "data.vocab_size": whole(257),
     "data.max_length": whole(1),
     "model.num_layers": or_none(whole(1)),
@@ -150,8 +169,8 @@ LanguageRecipe.rules = COMMON | {
     "train.epochs": or_none(whole(1)),
     "train.evaluate_every": whole(0),
     "train.evaluation_batches": whole(0),
-    "train.sample_tokens": whole(1),
     "train.steps_per_execution": whole(1),
     **choices(LanguageData, "data"),
-    **choices(LanguageTrain, "train"),
+    **choices(TextTrain, "train"),
 }
+LanguageRecipe.rules = TextRecipe.rules | {"train.sample_tokens": whole(1)}

@@ -21,7 +21,7 @@ import numpy as np
 
 from kerasformer.errors import InputError
 from kerasformer.files import read_json, write_json
-from kerasformer.text.bpe import BPE
+from kerasformer.text.folder import read_tokenizer
 from kerasformer.text.tokenizer import Tokenizer
 
 INDEX, TOKENIZER = "index.json", "tokenizer"
@@ -69,7 +69,7 @@ class Corpus:
     name: str
     splits: Mapping[str, Split]
     vocab_size: int
-    tokenizer: Callable[[], BPE]
+    tokenizer: Callable[[], Tokenizer]
 
     def split(self, name: str) -> Split:
         """The stream of that name.
@@ -127,7 +127,9 @@ class ShardWriter:
         self._hash, self._room = hashlib.sha256(), self.shard_tokens
 
 
-def write_index(folder: Path, tokenizer: BPE, counts: Mapping[str, Counts], writers: Mapping[str, ShardWriter]) -> None:
+def write_index(
+    folder: Path, tokenizer: Tokenizer, counts: Mapping[str, Counts], writers: Mapping[str, ShardWriter]
+) -> None:
     """Completes a folder: the tokenizer's files, then the index of the shards that the writers wrote."""
     tokenizer.save(folder / TOKENIZER)
     splits = {name: vars(counts[name]) | {"shards": writer.shards} for name, writer in writers.items()}
@@ -136,7 +138,7 @@ def write_index(folder: Path, tokenizer: BPE, counts: Mapping[str, Counts], writ
         "version": VERSION,
         "dtype": id_type(tokenizer.vocab_size).name,
         "vocab_size": tokenizer.vocab_size,
-        "end_of_text": tokenizer.eot_id,
+        "end_of_text": tokenizer.end_id,
         "tokenizer": fingerprint(tokenizer),
         "splits": splits,
     }
@@ -168,8 +170,8 @@ def read_corpus(folder: str | os.PathLike) -> Corpus:
         raise InputError(f"{path}: expected an index as prepared, got {reason}; prepare the text again") from error
     splits = {name: _open(folder, dtype, *entry) for name, entry in described.items()}
 
-    def tokenizer() -> BPE:
-        found = BPE.from_folder(folder / TOKENIZER)
+    def tokenizer() -> Tokenizer:
+        found = read_tokenizer(folder / TOKENIZER)
         if fingerprint(found) != expected:
             raise InputError(f"{folder / TOKENIZER}: expected the tokenizer of the shards, got another; prepare again")
         return found

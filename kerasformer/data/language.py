@@ -10,7 +10,7 @@ from kerasformer.data.documents import TRAIN, VALIDATION, Texts
 from kerasformer.data.prepare import load
 from kerasformer.data.windows import Order, Windows
 from kerasformer.errors import InputError
-from kerasformer.text.bpe import BPE
+from kerasformer.text.tokenizer import Tokenizer
 
 File = str | os.PathLike[str]
 
@@ -18,7 +18,7 @@ File = str | os.PathLike[str]
 def language_modelling(
     source: File | Sequence[File],
     *,
-    tokenizer: BPE | None = None,
+    tokenizer: Tokenizer | None = None,
     max_length: int = 128,
     batch_size: int = 16,
     batch_ramp: Ramp = (),

@@ -17,7 +17,7 @@ from kerasformer.data.corpus import SHARD_TOKENS, Corpus, Counts, ShardWriter, S
 from kerasformer.data.documents import TRAIN, VALIDATION, Piece, Texts
 from kerasformer.errors import InputError
 from kerasformer.files import new_folder
-from kerasformer.text.bpe import BPE
+from kerasformer.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +26,14 @@ _BATCH, _TEXT = 2**18, 64
 
 
 def prepare(
-    texts: Texts, output: str | os.PathLike, *, tokenizer: BPE, shard_tokens: int = SHARD_TOKENS
+    texts: Texts, output: str | os.PathLike, *, tokenizer: Tokenizer, shard_tokens: int = SHARD_TOKENS
 ) -> dict[str, Counts]:
     """Writes a folder of shards, their index and the tokenizer, whole or not at all; see `corpus`.
 
     Memory does not grow with the texts, as long as there is white space in them.
 
     Args:
-        tokenizer: its end-of-text token follows each document.
+        tokenizer: its `end_id` follows each document.
 
     Returns:
         How much is in the training and the validation split.
@@ -60,7 +60,7 @@ def prepare(
     return dict(totals)
 
 
-def load(texts: Texts, *, tokenizer: BPE) -> Corpus:
+def load(texts: Texts, *, tokenizer: Tokenizer) -> Corpus:
     """The same streams in memory, 2 or 4 bytes a token.
 
     Raises:
@@ -76,13 +76,13 @@ def load(texts: Texts, *, tokenizer: BPE) -> Corpus:
     return Corpus(f"{', '.join(map(str, texts.files)):.200}", splits, tokenizer.vocab_size, lambda: tokenizer)
 
 
-def tokenized(pieces: Iterable[Piece], tokenizer: BPE) -> Iterator[tuple[str, np.ndarray, Counts]]:
+def tokenized(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Iterator[tuple[str, np.ndarray, Counts]]:
     """Tokenizes pieces on every core and yields the ids of each split as they come."""
     for batch in _batches(pieces):
         found = tokenizer.tokenize([piece.text for piece in batch])
         for split in sorted({piece.split for piece in batch}):
             chosen = [(piece, ids) for piece, ids in zip(batch, found, strict=True) if piece.split == split]
-            ends = ((tokenizer.eot_id,) * piece.ends for piece, _ in chosen)
+            ends = ((tokenizer.end_id,) * piece.ends for piece, _ in chosen)
             rows = chain.from_iterable(zip((ids for _, ids in chosen), ends, strict=True))
             stream = np.fromiter(chain.from_iterable(rows), np.uint32)
             yield split, stream, _count([piece for piece, _ in chosen], len(stream))

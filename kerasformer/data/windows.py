@@ -11,7 +11,8 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import Literal, NamedTuple, get_args
+from types import ModuleType
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +20,7 @@ import tensorflow as tf
 from kerasformer.config.ramp import Ramp, check_ramp
 from kerasformer.data.corpus import Corpus, Split, read_corpus
 from kerasformer.errors import InputError
-from kerasformer.text.bpe import BPE
+from kerasformer.text.tokenizer import Tokenizer
 
 Order = Literal["random", "consecutive"]
 
@@ -100,7 +101,7 @@ class Windows:
         """Of the tokenizer that made the token ids."""
         return self.corpus.vocab_size
 
-    def tokenizer(self) -> BPE:
+    def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the token ids."""
         return self.corpus.tokenizer()
 
@@ -259,14 +260,19 @@ def _permute(places: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
     while len(outside):
         left, right = found[outside] >> half, found[outside] & mask
         for i in range(_ROUNDS):
-            left, right = right, left ^ (_mix(right ^ keys[i : i + 1]) & mask)
+            left, right = right, left ^ (mix(right ^ keys[i : i + 1]) & mask)
         found[outside] = left << half | right
         outside = outside[found[outside] >= size]
     return found.astype(np.int64)
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
-    """Scatters 64-bit numbers: the finaliser of splitmix64, https://doi.org/10.1145/2660193.2660195."""
-    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return values ^ values >> np.uint64(31)
+def mix(values: Any, bits: ModuleType = np) -> Any:
+    """Scatters 64-bit numbers: the finaliser of splitmix64, https://doi.org/10.1145/2660193.2660195.
+
+    Args:
+        values: uint64, of NumPy or of TensorFlow.
+        bits: where their operations are: `np` or `tf.bitwise`.
+    """
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        values = bits.bitwise_xor(values, bits.right_shift(values, np.uint64(shift))) * np.uint64(factor)
+    return bits.bitwise_xor(values, bits.right_shift(values, np.uint64(31)))

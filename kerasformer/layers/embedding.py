@@ -26,6 +26,11 @@ class Embedding(keras.layers.Layer):
         """Integer ids [...] -> [..., dim]."""
         return self.rows.take(ids, self.compute_dtype)
 
+    def products(self, x: KerasTensor) -> KerasTensor:
+        """[..., dim] -> [..., size]: the product with the vector of each thing."""
+        *outer, dim = ops.shape(x)
+        return ops.reshape(self.rows.product(ops.reshape(x, (-1, dim))), (*outer, self.shape[0]))
+
 
 class TokenAndPositionEmbedding(keras.layers.Layer):
     """Sum of a token's, its position's and (with `num_segments`) its segment's learned vectors.

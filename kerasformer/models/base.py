@@ -171,10 +171,10 @@ class Model(keras.Model):
         write_checkpoint(Path(folder), tensors, self.config.to_hf() | {"architectures": [self.architectures["Model"]]})
 
 
-def without_head(table: weights.Table, tensors: dict) -> dict:
-    """The tensors that belong to no head."""
-    heads = {name for rows in table.heads.values() for row in rows for name in row.tensors}
-    return {name: tensor for name, tensor in tensors.items() if name not in heads}
+def without_head(table: weights.Table, tensors: dict, but: str | None = None) -> dict:
+    """The tensors that belong to no head, or to none but that of one task."""
+    heads = {name for task, rows in table.heads.items() if task != but for row in rows for name in row.tensors}
+    return {name: tensor for name, tensor in tensors.items() if name not in heads | table.tied.keys()}
 
 
 def load(
@@ -184,6 +184,9 @@ def load(
     table = backbone.table
     with_prefix = any(name.startswith(table.prefix) for name in tensors)
     rows = backbone.rows(task, with_prefix)
+    # Of what some checkpoints lack, others have more than some models need.
+    spare = [row for row in table.rows_for(0, None, with_prefix) if table.is_fresh(row.path) and row not in rows]
+    tensors = {name: tensor for name, tensor in tensors.items() if not any(name in row.tensors for row in spare)}
     fresh = [row.path for row in rows if table.is_fresh(row.path) and not any(name in tensors for name in row.tensors)]
     if fresh:
         logger.warning("%s has no weights for %s: they start fresh, so train before use", folder, ", ".join(fresh))

@@ -1,5 +1,7 @@
 """Tasks: a backbone of any family and a head on it. Families contribute only data."""
 
+import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +11,16 @@ import keras
 from keras import KerasTensor, ops
 
 from kerasformer.errors import InputError
+from kerasformer.layers.activations import ACTIVATIONS
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
+from kerasformer.layers.token_transform import TokenTransform
 from kerasformer.models import weights
 from kerasformer.models.base import CONFIG_FILE, Model, load, read_config, without_head, write_checkpoint
 from kerasformer.models.families import backbone_class
 from kerasformer.text.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 class Head(keras.Model):
@@ -29,10 +35,11 @@ class Head(keras.Model):
 
     def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
         super().__init__(dtype=backbone.dtype_policy, **kwargs)
-        if self.task not in backbone.architectures:
+        _check_task(self.task, type(backbone))
+        if tokenizer is not None and not isinstance(tokenizer, kind := backbone.tokenizer_class):
             raise InputError(
-                f"expected a model with the task {self.task}, got a {type(backbone).__name__}, which has "
-                f"{', '.join(backbone.architectures)}; use a model of another family"
+                f"expected a {kind.__name__} tokenizer for a {type(backbone).__name__}, got a "
+                f"{type(tokenizer).__name__}; pass one of that kind"
             )
         self.backbone, self.tokenizer = backbone, tokenizer
         if tokenizer is not None:
@@ -125,9 +132,9 @@ class Classifier(Head):
         Raises:
             InputError: a missing, truncated or foreign file, or no labels where the checkpoint has none.
         """
-        folder, values, tensors, backbone, tokenizer = _read(folder, dtype)
-        bare = without_head(backbone.table, tensors)
-        trained = _labels_of(values) if len(bare) < len(tensors) else None
+        folder, values, tensors, backbone, tokenizer = _read(cls.task, folder, dtype)
+        bare, whole = without_head(backbone.table, tensors), without_head(backbone.table, tensors, but=cls.task)
+        trained = _labels_of(values) if len(bare) < len(whole) else None
         if labels is None and trained is None:
             raise InputError(
                 f"expected labels, as {folder} has no classifier that names them, got none; pass labels=[...]"
@@ -135,7 +142,7 @@ class Classifier(Head):
         text_pair = bool(values.get("text_pair"))
         model = cls(backbone, labels or trained, tokenizer, text_pair=text_pair, dropout=dropout)
         if model.labels == trained:
-            load(model.backbone, tensors, folder, cls.task, model.head)
+            load(model.backbone, whole, folder, cls.task, model.head)
         else:
             load(model.backbone, bare, folder)
         return model
@@ -179,7 +186,7 @@ class CausalLM(Head):
         Raises:
             InputError: a missing, truncated or foreign file, or a model that predicts no next token.
         """
-        folder, _, tensors, backbone, tokenizer = _read(folder, dtype)
+        folder, _, tensors, backbone, tokenizer = _read(cls.task, folder, dtype)
         model = cls(backbone, tokenizer)
         load(model.backbone, without_head(backbone.table, tensors), folder)
         return model
@@ -194,14 +201,89 @@ class CausalLM(Head):
         self._write(folder, end)
 
 
-def _read(folder: str | os.PathLike, dtype: str | None) -> tuple[Path, dict, dict, Model, Tokenizer]:
-    """The folder, its config.json and tensors, and a backbone with fresh weights and the tokenizer to go with them."""
+class MaskedLM(Head):
+    """Predicts hidden tokens from those around them: a transform, and the product with the embeddings of all tokens.
+
+    From Devlin et al. 2018, arXiv 1810.04805.
+
+    Args:
+        backbone: bidirectional, with `logits`. Its pooler, if it has one, is not trained.
+        tokenizer: turns texts into the backbone's inputs; without it the model takes ids alone.
+    """
+
+    task = "MaskedLM"
+
+    def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
+        super().__init__(backbone, tokenizer, **kwargs)
+        config = backbone.config
+        self.head = TokenTransform(
+            config.vocab_size,
+            activation=ACTIVATIONS[config.activation],
+            epsilon=config.norm_epsilon,
+            initializer=keras.initializers.TruncatedNormal(stddev=config.initializer_range),
+            dtype=backbone.dtype_policy,
+            name="head",
+        )
+        self.head.build((None, config.dim))
+        self.built = True
+
+    def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
+        """Token ids, and what else the backbone takes, [B, T] -> logits [B, T, V]."""
+        states = self.head(self.backbone(inputs, training=training)["hidden_states"])
+        return ops.cast(self.backbone.logits(states), "float32") + self.head.bias
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, *, dtype: str | None = None) -> Self:
+        """Reads a Hugging Face folder: backbone without pooler, tokenizer and, where it has one, the head.
+
+        Args:
+            dtype: a Keras dtype policy, such as "float32" or "mixed_bfloat16"; the global one by default.
+
+        Raises:
+            InputError: a missing, truncated or foreign file, or a head that is not tied to the embeddings.
+        """
+        folder, _, tensors, backbone, tokenizer = _read(cls.task, folder, dtype, pooler=False)
+        model = cls(backbone, tokenizer)
+        bare, whole = without_head(backbone.table, tensors), without_head(backbone.table, tensors, but=cls.task)
+        if len(bare) < len(whole):
+            weights.check_copies(tensors, backbone.table, str(folder))
+            load(model.backbone, whole, folder, cls.task, model.head)
+        else:
+            logger.warning("%s has no head for masked tokens: it starts fresh, so train before use", folder)
+            load(model.backbone, bare, folder)
+        return model
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Writes a folder that `transformers` and `from_pretrained` load: weights and tokenizer."""
+        self._write(folder, {"tie_word_embeddings": True}, self.head)
+
+
+HEADS = (Classifier, CausalLM, MaskedLM)
+
+
+def _check_task(task: str, family: type[Model]) -> None:
+    if task not in family.architectures:
+        raise InputError(
+            f"expected a model with the task {task}, got a {family.__name__}, which has "
+            f"{', '.join(family.architectures)}; use a model of another family"
+        )
+
+
+def _read(
+    task: str, folder: str | os.PathLike, dtype: str | None, **changes
+) -> tuple[Path, dict, dict, Model, Tokenizer]:
+    """The folder, its config.json and tensors, and a backbone with fresh weights and the tokenizer to go with them.
+
+    Args:
+        changes: to what config.json says.
+    """
     folder = Path(folder)
     values = read_config(folder)
     backbone_type = backbone_class(values["model_type"])
+    _check_task(task, backbone_type)
     tensors = weights.read_tensors(folder, backbone_type.table)
     tokenizer = backbone_type.tokenizer_class.from_folder(folder)
-    config = backbone_type.config_class.from_hf(values)
+    config = dataclasses.replace(backbone_type.config_class.from_hf(values), **changes)
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
             f"expected a tokenizer of at most {config.vocab_size} tokens, as {folder / CONFIG_FILE} says, "
@@ -210,7 +292,7 @@ def _read(folder: str | os.PathLike, dtype: str | None) -> tuple[Path, dict, dic
     return folder, values, tensors, backbone_type(config, dtype=dtype), tokenizer
 
 
-def from_folder(folder: str | os.PathLike, *, dtype: str | None = None) -> Classifier | CausalLM:
+def from_folder(folder: str | os.PathLike, *, dtype: str | None = None) -> Classifier | CausalLM | MaskedLM:
     """The model of a Hugging Face folder, with the head that its config.json names.
 
     Raises:
@@ -218,10 +300,10 @@ def from_folder(folder: str | os.PathLike, *, dtype: str | None = None) -> Class
     """
     values = read_config(Path(folder))
     family, named = backbone_class(values["model_type"]), values.get("architectures") or []
-    for head in (Classifier, CausalLM):
+    for head in HEADS:
         if family.architectures.get(head.task) in named:
             return head.from_pretrained(folder, dtype=dtype)
-    known = [family.architectures[head.task] for head in (Classifier, CausalLM) if head.task in family.architectures]
+    known = [family.architectures[head.task] for head in HEADS if head.task in family.architectures]
     raise InputError(
         f"expected architectures with {' or '.join(known)} in {Path(folder) / CONFIG_FILE}, got {named}; "
         "train a task on it first"

@@ -6,7 +6,7 @@ The file format is safetensors (github.com/huggingface/safetensors); tensors kee
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +51,7 @@ class Table:
         heads: the further variables of each head, by our class name.
         fresh: patterns of paths that some checkpoints lack; their weights stay fresh then, and a log line says so.
         optional: patterns of paths that models of some configs lack.
+        tied: tensors that repeat another one, if a checkpoint has them; it is named with the prefix.
         ignored: patterns of tensors that carry no weight of ours, dropped on purpose.
         renamed: (pattern, replacement) pairs for names that older checkpoints use.
     """
@@ -60,6 +61,7 @@ class Table:
     heads: Mapping[str, Sequence[Row]]
     fresh: Sequence[str] = ()
     optional: Sequence[str] = ()
+    tied: Mapping[str, str] = field(default_factory=dict)
     ignored: Sequence[str] = ()
     renamed: Sequence[tuple[str, str]] = ()
 
@@ -112,6 +114,19 @@ def read_tensors(folder: Path, table: Table) -> dict[str, np.ndarray]:
                 "copy or download it again"
             ) from error
     return tensors
+
+
+def check_copies(tensors: Mapping[str, np.ndarray], table: Table, source: str) -> None:
+    """Makes sure that the tensors that are to repeat another one do.
+
+    Raises:
+        InputError: one differs.
+    """
+    for copy, original in table.tied.items():
+        if copy in tensors and not np.array_equal(tensors[copy], tensors.get(original)):
+            raise InputError(
+                f"expected {copy} equal to {original} in {source}, got others; use a model that ties the two"
+            )
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -34,7 +34,12 @@ def export(model: Head, folder: str | os.PathLike, **options) -> Path:
     folder = Path(folder).absolute()
     if files := [path for path in (folder, *folder.parents) if path.is_file()]:
         raise InputError(f"expected a folder for the versions of a model, got the file {files[0]}; name another")
-    kind = next(kind for head, kind in SERVED.items() if isinstance(model, head))
+    kind = next((kind for head, kind in SERVED.items() if isinstance(model, head)), None)
+    if kind is None:
+        raise InputError(
+            f"expected a model of {' or '.join(head.task for head in SERVED)} to export, got one of {model.task}; "
+            "train one of those on it first"
+        )
     if foreign := sorted(options.keys() - kind.options):
         raise InputError(
             f"expected options of {kind.task}, {' and '.join(sorted(kind.options)) or 'which has none'}, "

@@ -56,6 +56,7 @@ class BPE(Tokenizer):
         ids = numbered(self.vocab, dict.fromkeys((self.eot_token, self.pad_token)))
         _check_merges(ids, self.merges)
         self.eot_id, self.pad_id = ids[self.eot_token], ids[self.pad_token]
+        self.end_id = self.eot_id
         self.frame = Frame(between=(self.eot_id,), empty=(self.eot_id,))
         special = {self.eot_token, self.pad_token}
         self.token_bytes = [b"" if token in special else bytes_of(token) for token in self.vocab]

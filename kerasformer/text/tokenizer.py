@@ -67,6 +67,7 @@ class Tokenizer(ABC):
     Attributes:
         vocab: the tokens in order of their ids.
         pad_id: fills up rows.
+        end_id: follows each document where many make one stream.
         continues_word: [V] bool, whether a token continues the word before it.
         frame: the special tokens of a row.
         tokenizer: splits text, without special tokens.
@@ -76,6 +77,7 @@ class Tokenizer(ABC):
 
     vocab: list[str]
     pad_id: int
+    end_id: int
     continues_word: np.ndarray
     frame: Frame
     tokenizer: tokenizers.Tokenizer

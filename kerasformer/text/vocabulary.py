@@ -1,7 +1,7 @@
 """Trains vocabularies from text files."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -15,23 +15,37 @@ from kerasformer.text.wordpiece import WordPiece
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def train_wordpiece(
-    files: Sequence[Path], *, vocab_size: int, lowercase: bool = True, min_frequency: int = 2, progress: bool = False
+def train_wordpiece(files: Sequence[Path], **settings) -> WordPiece:
+    """`wordpiece_of` the text of UTF-8 files.
+
+    Raises:
+        InputError: a file is missing, empty or not UTF-8; and as `wordpiece_of`.
+    """
+    paths = _with_text(files)
+    return wordpiece_of(lambda: chain.from_iterable(map(read_lines, paths)), **settings)
+
+
+def wordpiece_of(
+    texts: Callable[[], Iterable[str]],
+    *,
+    vocab_size: int,
+    lowercase: bool = True,
+    min_frequency: int = 2,
+    progress: bool = False,
 ) -> WordPiece:
     """Trains a WordPiece vocabulary: the special tokens, every character, and the most frequent pairs joined.
 
-    The same files give the same vocabulary.
+    The same texts give the same vocabulary.
 
     Args:
-        files: UTF-8 text.
+        texts: gives them, and is called twice.
         vocab_size: the number of tokens; there are fewer if pairs run out.
         min_frequency: how often a pair must occur to be joined.
         progress: shows a bar.
 
     Raises:
-        InputError: a file is missing, empty or not UTF-8, or vocab_size does not hold the characters.
+        InputError: there is no word in the texts, or vocab_size does not hold the characters.
     """
-    paths = _with_text(files)
 
     def train(tokens: list[str], size: int) -> list[str]:
         """Returns the tokens given, then those that training adds until there are `size`."""
@@ -39,7 +53,7 @@ def train_wordpiece(
             vocab_size=size, min_frequency=min_frequency, special_tokens=tokens, show_progress=progress
         )
         tokenizer = WordPiece(_SPECIAL_TOKENS, lowercase=lowercase).tokenizer
-        tokenizer.train_from_iterator(chain.from_iterable(map(read_lines, paths)), trainer)
+        tokenizer.train_from_iterator(texts(), trainer)
         ids = tokenizer.get_vocab()
         return sorted(ids, key=ids.get)
 
@@ -48,7 +62,7 @@ def train_wordpiece(
     characters = train(_SPECIAL_TOKENS, 0)[len(_SPECIAL_TOKENS) :]
     tokens = _SPECIAL_TOKENS + sorted(characters, key=lambda token: (token.startswith("##"), token))
     if not characters:
-        raise InputError(f"files: expected text, found no word in {len(paths)} files")
+        raise InputError("expected text to train a vocabulary on, found no word in it; name other files")
     if len(tokens) > vocab_size:
         raise InputError(f"vocab_size: expected at least {len(tokens)} for the characters alone, got {vocab_size}")
     return WordPiece(train(tokens, vocab_size), lowercase=lowercase)

@@ -66,6 +66,8 @@ class WordPiece(Tokenizer):
         self.unk_id, self.pad_id, self.cls_id, self.sep_id, self.mask_id = (
             ids[token] for token in self.special_tokens.values()
         )
+        self.special_ids = frozenset(ids[token] for token in self.special_tokens.values())
+        self.end_id = self.sep_id
         self.frame = Frame((self.cls_id,), (self.sep_id,), (self.sep_id,), pair_segment=1)
         self.continues_word = np.array([token.startswith("##") for token in self.vocab])  # [V] bool
         self.normalization = {
@@ -94,8 +96,7 @@ class WordPiece(Tokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Joins the tokens into text, leaving out the special ones."""
-        special = {self.unk_id, self.pad_id, self.cls_id, self.sep_id, self.mask_id}
-        return self.tokenizer.decode([int(i) for i in ids if int(i) not in special])
+        return self.tokenizer.decode([int(i) for i in ids if int(i) not in self.special_ids])
 
     def code_points(self) -> CodePointMap:
         """What lower-casing, accent stripping and word splitting make of each code point."""

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from kerasformer.data.batches import Batches
+from kerasformer.data.masking import MaskedWindows
 from kerasformer.data.windows import Windows
 from kerasformer.training.averages import averaged
 
@@ -89,21 +90,25 @@ class Evaluation(keras.callbacks.Callback):
             logs |= {f"val_{name}": value for name, value in self.report.figures().items()}
 
 
-def language_figures(model: keras.Model, windows: Windows, batches: int | None = None) -> dict[str, float]:
-    """Loss in nats a token, perplexity, and bits a byte of the text.
+def language_figures(
+    model: keras.Model, windows: Windows | MaskedWindows, batches: int | None = None
+) -> dict[str, float]:
+    """Loss in nats a predicted token, perplexity, and of next tokens bits a byte of the text.
 
     Args:
-        model: a compiled CausalLM.
+        model: a compiled CausalLM or MaskedLM.
         windows: are read in order, once.
         batches: how many of them; all by default.
     """
     loss = model.evaluate(model.validation_set(windows, batches), verbose=0, return_dict=True)["loss"]
-    bits_per_byte = loss / math.log(2) / windows.bytes_per_token
-    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": bits_per_byte}
+    figures = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+    if isinstance(windows, MaskedWindows):
+        return figures
+    return figures | {"bits_per_byte": loss / math.log(2) / windows.bytes_per_token}
 
 
 class Perplexity(keras.callbacks.Callback):
-    """Evaluates a language model after each epoch; logs `val_loss`, `val_perplexity` and `val_bits_per_byte`.
+    """Evaluates a language model after each epoch; logs `val_loss`, `val_perplexity` and what else is measured.
 
     Place it before the callbacks that read these logs.
 
@@ -111,7 +116,7 @@ class Perplexity(keras.callbacks.Callback):
         batches: how much of `windows` is read; all by default.
     """
 
-    def __init__(self, windows: Windows, batches: int | None = None):
+    def __init__(self, windows: Windows | MaskedWindows, batches: int | None = None):
         super().__init__()
         self.windows, self.batches = windows, batches
 

@@ -1,39 +1,85 @@
-"""A language model's recipe -> its run folder, see `run`."""
+"""The recipe of a language model, or of a masked one -> its run folder, see `run`."""
 
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 
-from kerasformer.config import LanguageData, LanguageRecipe
+from kerasformer.config import LanguageData, LanguageTrain, MaskedData, TextRecipe
 from kerasformer.data.corpus import INDEX, fingerprint
 from kerasformer.data.documents import TRAIN, Texts
 from kerasformer.data.language import language_modelling
+from kerasformer.data.masking import MaskedWindows, masked_language_modelling
 from kerasformer.data.windows import Windows
 from kerasformer.errors import InputError
-from kerasformer.models.gpt.config import GPTConfig
+from kerasformer.models.base import Model
+from kerasformer.models.bert.model import Bert
 from kerasformer.models.gpt.model import GPT
-from kerasformer.text.bpe import BPE
-from kerasformer.text.vocabulary import bpe_of, char_of
+from kerasformer.text.folder import read_tokenizer
+from kerasformer.text.tokenizer import Tokenizer
+from kerasformer.text.vocabulary import bpe_of, char_of, wordpiece_of
 from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, Perplexity, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import language_figures
 from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
-from kerasformer.training.run import begin, hyperparameters, of_chief, open_folder, read_part
+from kerasformer.training.run import begin, data_class, hyperparameters, kind_of, of_chief, open_folder, read_part
 from kerasformer.training.strategies import is_chief, workers_answer
-from kerasformer.training.tasks import CausalLM
+from kerasformer.training.tasks import CausalLM, MaskedLM
 from kerasformer.training.tensorboard import TensorBoard
 from kerasformer.training.tuning import freeze
 
 logger = logging.getLogger(__name__)
 
+AnyWindows = Windows | MaskedWindows
 
-def train(recipe: LanguageRecipe) -> dict[str, float | str]:
-    """Trains a language model as the recipe says and returns the figures of the best model.
+
+@dataclass(frozen=True)
+class Kind:
+    """What there is to learn from plain text.
+
+    Args:
+        head: what learns it.
+        family: of fresh models.
+        read: opens the text.
+        trainers: of tokenizers, by the name that a recipe gives them.
+        changes: to the family's defaults.
+    """
+
+    head: type[CausalLM | MaskedLM]
+    family: type[Model]
+    read: Callable[..., tuple[AnyWindows, AnyWindows | None]]
+    trainers: Mapping[str, Callable[[LanguageData], Tokenizer]]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+KINDS: dict[type[LanguageData], Kind] = {
+    LanguageData: Kind(
+        CausalLM,
+        GPT,
+        language_modelling,
+        {
+            "char": lambda data: char_of(training_texts(data)),
+            "bpe": lambda data: bpe_of(training_texts(data), vocab_size=data.vocab_size),
+        },
+    ),
+    MaskedData: Kind(
+        MaskedLM,
+        Bert,
+        masked_language_modelling,
+        {"wordpiece": lambda data: wordpiece_of(lambda: training_texts(data), vocab_size=data.vocab_size)},
+        changes={"pooler": False},
+    ),
+}
+
+
+def train(recipe: TextRecipe) -> dict[str, float | str]:
+    """Trains a model as the recipe says and returns the figures of the best model.
 
     Everything that the input can be wrong about is found before anything is written.
 
@@ -44,8 +90,9 @@ def train(recipe: LanguageRecipe) -> dict[str, float | str]:
     strategy = begin(recipe)
     policy = dtype_policy(recipe.train.precision)
     pretrained = recipe.model.from_pretrained
+    head = KINDS[type(recipe.data)].head
     with strategy.scope():
-        model = CausalLM.from_pretrained(pretrained, dtype=policy) if pretrained else None
+        model = head.from_pretrained(pretrained, dtype=policy) if pretrained else None
         training, validation = windows(recipe.data, model and model.tokenizer)
         model = model or fresh(recipe, training.tokenizer(), policy)
         freeze(model, recipe.train.freeze)
@@ -72,11 +119,11 @@ def train(recipe: LanguageRecipe) -> dict[str, float | str]:
     if validation is None or not is_chief():
         return figures
     # What is reported is the model as it was saved, in float32, on all that was held out.
-    best = evaluation(recipe.folder / "model", validation)
+    best = evaluation(head, recipe.folder / "model", validation)
     return {"val_loss": best.pop("loss"), **best, **figures}
 
 
-def windows(data: LanguageData, tokenizer: BPE | None) -> tuple[Windows, Windows | None]:
+def windows(data: LanguageData, tokenizer: Tokenizer | None) -> tuple[AnyWindows, AnyWindows | None]:
     """The training and the validation set of a recipe.
 
     Args:
@@ -85,15 +132,14 @@ def windows(data: LanguageData, tokenizer: BPE | None) -> tuple[Windows, Windows
     Raises:
         InputError: data that cannot be used, or that another tokenizer made.
     """
-    settings = {"max_length": data.max_length, "batch_size": data.batch_size, "order": data.order, "seed": data.seed}
-    settings["batch_ramp"] = data.batch_ramp
+    read = KINDS[type(data)].read
     if len(data.train) == 1 and (Path(data.train[0]) / INDEX).exists():
         if data.validation:
             raise InputError(
                 f"expected no --data.validation for the prepared folder {data.train[0]}, which has been split; "
                 "leave it out or prepare the text anew"
             )
-        training, validation = language_modelling(data.train[0], **settings)
+        training, validation = read(data.train[0], **data.windows)
         if tokenizer is not None and fingerprint(training.tokenizer()) != fingerprint(tokenizer):
             raise InputError(
                 f"expected a text prepared with the model's tokenizer, got {data.train[0]}, which was prepared with "
@@ -101,27 +147,24 @@ def windows(data: LanguageData, tokenizer: BPE | None) -> tuple[Windows, Windows
             )
         return training, validation
     tokenizer = tokenizer or trained_tokenizer(data)
-    return language_modelling(data.train, tokenizer=tokenizer, **settings, **data.texts)
+    return read(data.train, tokenizer=tokenizer, **data.windows, **data.texts)
 
 
-def trained_tokenizer(data: LanguageData) -> BPE:
-    """The tokenizer that a recipe names, trained on its files where it says char or bpe.
+def trained_tokenizer(data: LanguageData) -> Tokenizer:
+    """The tokenizer that a recipe names, trained on its files where that is a kind and no folder.
 
     Raises:
         InputError: none is named, a folder that holds none, or files that cannot be read.
     """
-    match data.tokenizer:
-        case None:
-            raise InputError(
-                "expected a tokenizer for text files, got none; pass --data.tokenizer char, bpe or DIR, or train on a "
-                "folder that kerasformer prepare wrote"
-            )
-        case "char":
-            return char_of(training_texts(data))
-        case "bpe":
-            return bpe_of(training_texts(data), vocab_size=data.vocab_size)
-        case folder:
-            return BPE.from_folder(folder)
+    kind = KINDS[type(data)]
+    if data.tokenizer is None:
+        raise InputError(
+            f"expected a tokenizer for text files, got none; pass --data.tokenizer {', '.join(kind.trainers)} or DIR, "
+            "or train on a folder that kerasformer prepare wrote"
+        )
+    if data.tokenizer in kind.trainers:
+        return kind.trainers[data.tokenizer](data)
+    return kind.family.tokenizer_class.from_folder(data.tokenizer)
 
 
 def training_texts(data: LanguageData) -> Iterator[str]:
@@ -129,27 +172,27 @@ def training_texts(data: LanguageData) -> Iterator[str]:
     return (piece.text for piece in Texts(data.train, **data.texts, seed=data.seed).pieces() if piece.split == TRAIN)
 
 
-def fresh(recipe: LanguageRecipe, tokenizer: BPE, policy: str) -> CausalLM:
+def fresh(recipe: TextRecipe, tokenizer: Tokenizer, policy: str) -> CausalLM | MaskedLM:
     """A model of the recipe's sizes with fresh weights.
 
     Raises:
         InputError: an unknown preset, or sizes that do not fit each other.
     """
-    settings = recipe.model
+    settings, kind = recipe.model, KINDS[type(recipe.data)]
     rates = {"dropout": settings.dropout, "attention_dropout": settings.dropout}
     values = settings.sizes | rates | {"vocab_size": tokenizer.vocab_size, "max_length": recipe.data.max_length}
     if settings.preset is not None:
-        values = GPT.preset(settings.preset).values | values
-    config = GPTConfig(**values)
+        values = kind.family.preset(settings.preset).values | values
+    config = kind.family.config_class(**values, **kind.changes)
     if config.dim % config.num_heads:
         raise InputError(
             f"expected --model.num_heads to divide the width, got {config.num_heads} and {config.dim}; "
             "change one of them"
         )
-    return CausalLM(GPT(config, dtype=policy), tokenizer)
+    return kind.head(kind.family(config, dtype=policy), tokenizer)
 
 
-def intervals(recipe: LanguageRecipe, training: Windows) -> tuple[int, int]:
+def intervals(recipe: TextRecipe, training: AnyWindows) -> tuple[int, int]:
     """The steps of the run, and those between two evaluations."""
     settings = recipe.train
     if settings.epochs is not None:
@@ -158,7 +201,12 @@ def intervals(recipe: LanguageRecipe, training: Windows) -> tuple[int, int]:
 
 
 def compile_model(
-    model: CausalLM, recipe: LanguageRecipe, training: Windows, optimizer: keras.Optimizer, steps: int, interval: int
+    model: CausalLM | MaskedLM,
+    recipe: TextRecipe,
+    training: AnyWindows,
+    optimizer: keras.Optimizer,
+    steps: int,
+    interval: int,
 ) -> None:
     """Compiles the model, and with XLA if it pays."""
     settings = recipe.train
@@ -170,11 +218,13 @@ def compile_model(
     model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate, jit_compile=jit_compile)
 
 
-def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) -> list[keras.callbacks.Callback]:
+def callbacks(recipe: TextRecipe, steps: int, validation: AnyWindows | None) -> list[keras.callbacks.Callback]:
     """The callbacks of a run, in the order in which they see an evaluation's logs."""
     settings = recipe.train
     unit = "evaluation" if settings.epochs is None else "epoch"
-    samples = {"prompts": settings.prompts, "sample_tokens": settings.sample_tokens}
+    samples = {}
+    if isinstance(settings, LanguageTrain):
+        samples = {"prompts": settings.prompts, "sample_tokens": settings.sample_tokens}
     return [
         *([Perplexity(validation, settings.evaluation_batches or None)] if validation else []),
         BestModel(recipe.folder / "model", "val_loss"),
@@ -187,9 +237,9 @@ def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) ->
     ]
 
 
-def evaluation(folder: Path, windows: Windows) -> dict[str, float]:
+def evaluation(head: type[CausalLM | MaskedLM], folder: Path, windows: AnyWindows) -> dict[str, float]:
     """The figures of a saved model, in float32."""
-    model = CausalLM.from_pretrained(folder, dtype="float32")
+    model = head.from_pretrained(folder, dtype="float32")
     model.compile()
     return language_figures(model, windows)
 
@@ -200,14 +250,14 @@ def evaluate_run(folder: Path, files: Sequence[Path]) -> dict[str, float]:
     Raises:
         InputError: no run, or files that cannot be read or hold too little text.
     """
-    data = read_part(folder, "data", LanguageData)
-    texts = data.texts | {"validation": 0.0, "validation_files": ()}
-    tokenizer = BPE.from_folder(Path(folder) / "model")
-    text, _ = language_modelling(files, tokenizer=tokenizer, max_length=data.max_length, batch_size=16, **texts)
-    return evaluation(Path(folder) / "model", text)
+    data = read_part(folder, "data", data_class(kind_of(folder)))
+    kind, model = KINDS[type(data)], Path(folder) / "model"
+    settings = {**data.windows, **data.texts, "validation": 0.0, "validation_files": (), "batch_size": 16}
+    text, _ = kind.read(files, tokenizer=read_tokenizer(model), **settings)
+    return evaluation(kind.head, model, text)
 
 
-def summary(windows: Windows) -> str:
+def summary(windows: AnyWindows) -> str:
     """One line on a text."""
     ramp = "".join(f"{size} for {steps:,} steps, then " for size, steps in windows.batch_ramp)
     return (

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasformer.config import LanguageData, LanguageRecipe, Recipe, Run
+from kerasformer.config import LanguageRecipe, MaskedRecipe, Recipe, Run
 from kerasformer.errors import InputError
 from kerasformer.files import read_json, write_json
 from kerasformer.training import strategies
@@ -60,13 +60,24 @@ def read_part(folder: Path, name: str, kind: type) -> Any:
 
 
 def kind_of(folder: Path) -> type[Run]:
-    """Which kind of recipe made a run: the one whose data have the fields that are told, and since then perhaps more.
+    """Which kind of recipe made a run: that of plain text whose data have the fields that are told, or a classifier's.
+
+    Since then they may have got more.
 
     Raises:
         InputError: no run.
     """
     told = read_part(folder, "data", dict)
-    return LanguageRecipe if told.keys() <= {f.name for f in dataclasses.fields(LanguageData)} else Recipe
+    for kind in (LanguageRecipe, MaskedRecipe):
+        if told.keys() <= {field.name for field in dataclasses.fields(data_class(kind))}:
+            return kind
+    return Recipe
+
+
+def data_class(kind: type[Run]) -> type:
+    """The class of a recipe's data."""
+    [found] = [field.type for field in dataclasses.fields(kind) if field.name == "data"]
+    return found
 
 
 def as_json(recipe: Run) -> dict:

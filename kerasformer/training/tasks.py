@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kerasformer.data.batches import Batches
 from kerasformer.data.encoding import unlabelled
+from kerasformer.data.masking import MaskedWindows
 from kerasformer.data.windows import Windows
 from kerasformer.errors import InputError
 from kerasformer.generation.generating import Generating
@@ -57,13 +58,22 @@ class Classifier(TrainingStep, heads.Classifier):
         return batches
 
 
-class CausalLM(TrainingStep, Generating, heads.CausalLM):
-    """Predicts the next token and continues texts; see `models.heads.CausalLM` and `generation.generating`.
+class TokenLoss(TrainingStep):
+    """Mixin of what predicts tokens of a vocabulary: a label below 0 is not to be predicted, and weighs nothing.
 
-    A label below 0 is not to be predicted.
+    A head says how hidden states become those that its backbone's output table is multiplied with, and with what bias.
     """
 
-    batches_class = Windows
+    few = False  # of the labels are to be predicted
+
+    def output_states(self, hidden_states: tf.Tensor) -> tf.Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        return hidden_states
+
+    @property
+    def output_bias(self) -> tf.Tensor | None:
+        """Of the logits, float32 [V]."""
+        return None
 
     def compile(self, *args, loss: Any = None, metrics: list | None = None, **kwargs) -> None:
         """Keras's `compile`; the loss is cross-entropy unless another is given.
@@ -80,21 +90,30 @@ class CausalLM(TrainingStep, Generating, heads.CausalLM):
         if self.sees_logits:
             return super().sum_losses(inputs, tf.maximum(labels, 0), weights, training)
         hidden_states = self.backbone(inputs, training=training)["hidden_states"]
-        table = tf.convert_to_tensor(self.backbone.output_table.value)
-        return summed_crossentropy(hidden_states, table, labels, weights, gradients=training), None
+        table, states = tf.convert_to_tensor(self.backbone.output_table.value), self.output_states(hidden_states)
+        settings = {"bias": self.output_bias, "few": self.few, "gradients": training}
+        return summed_crossentropy(states, table, labels, weights, **settings), None
 
     def weights_of(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
         """See TrainingStep; what is not to be predicted weighs nothing."""
         return tf.where(labels < 0, 0.0, super().weights_of(labels, sample_weight))
 
-    def training_set(self, batches: Windows, first_step: int, steps: int) -> tf.data.Dataset:
-        return _named(self._checked(batches).dataset(first_step, steps))
+    def inputs_of(self, token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What the model takes of rows without padding."""
+        return {"token_ids": token_ids}
 
-    def validation_set(self, batches: Windows, limit: int | None = None) -> tf.data.Dataset:
+    def training_set(self, batches: Windows | MaskedWindows, first_step: int, steps: int) -> tf.data.Dataset:
+        return self._named(self._checked(batches).dataset(first_step, steps))
+
+    def validation_set(self, batches: Windows | MaskedWindows, limit: int | None = None) -> tf.data.Dataset:
         """The windows that lie end to end, once each and in order, or the first `limit` batches of them."""
-        return _named(self._checked(batches).in_order(limit))
+        return self._named(self._checked(batches).in_order(limit))
 
-    def _checked(self, windows: Windows) -> Windows:
+    def _named(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """Token ids and labels as the model takes them."""
+        return dataset.map(lambda token_ids, labels: (self.inputs_of(token_ids), labels))
+
+    def _checked(self, windows: Windows | MaskedWindows) -> Windows | MaskedWindows:
         config = self.backbone.config
         if windows.max_length > config.max_length:
             raise InputError(
@@ -109,9 +128,31 @@ class CausalLM(TrainingStep, Generating, heads.CausalLM):
         return windows
 
 
-def _named(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Token ids and labels as the model takes them."""
-    return dataset.map(lambda token_ids, labels: ({"token_ids": token_ids}, labels))
+class CausalLM(TokenLoss, Generating, heads.CausalLM):
+    """Predicts the next token and continues texts; see `models.heads.CausalLM` and `generation.generating`."""
+
+    batches_class = Windows
+
+
+class MaskedLM(TokenLoss, heads.MaskedLM):
+    """Predicts hidden tokens from those around them; see `models.heads.MaskedLM`."""
+
+    batches_class = MaskedWindows
+    few = True
+
+    def output_states(self, hidden_states: tf.Tensor) -> tf.Tensor:
+        """See TokenLoss."""
+        return self.head(hidden_states)
+
+    @property
+    def output_bias(self) -> tf.Tensor:
+        """See TokenLoss."""
+        return tf.convert_to_tensor(self.head.bias.value)
+
+    def inputs_of(self, token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        """See TokenLoss."""
+        segment_ids, padding_mask = tf.zeros_like(token_ids), tf.ones_like(token_ids)
+        return {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

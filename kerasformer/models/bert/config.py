@@ -22,6 +22,7 @@ class BertConfig(Config):
     activation: str = "gelu"
     norm_epsilon: float = 1e-12
     initializer_range: float = 0.02
+    pooler: bool = True  # the layer on the first token's state; masked language models have none
 
     model_type: ClassVar[str] = "bert"
     hf_names: ClassVar[dict[str, str]] = {

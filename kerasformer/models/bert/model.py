@@ -17,14 +17,18 @@ from kerasformer.text.wordpiece import WordPiece
 
 
 class Bert(Model):
-    """Encoder: ids [B, T] -> hidden states [B, T, D], and the pooled first token [B, D]."""
+    """Encoder: ids [B, T] -> hidden states [B, T, D], and (with a pooler) the pooled first token [B, D]."""
 
     config_class = BertConfig
     input_names = ("token_ids", "segment_ids", "padding_mask")
     table = TABLE
     tokenizer_class = WordPiece
     presets = PRESETS
-    architectures = {"Model": "BertModel", "Classifier": "BertForSequenceClassification"}
+    architectures = {
+        "Model": "BertModel",
+        "Classifier": "BertForSequenceClassification",
+        "MaskedLM": "BertForMaskedLM",
+    }
 
     def __init__(self, config: BertConfig, **kwargs):
         super().__init__(config, **kwargs)
@@ -56,7 +60,11 @@ class Bert(Model):
             )
             for i in range(config.num_layers)
         ]
-        self.pooler = Dense(config.dim, "tanh", kernel_initializer=initializer, dtype=policy, name="pooler")
+        self.pooler = (
+            Dense(config.dim, "tanh", kernel_initializer=initializer, dtype=policy, name="pooler")
+            if config.pooler
+            else None
+        )
         self.build()
 
     def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
@@ -65,4 +73,13 @@ class Bert(Model):
         attention_bias = padding_bias(inputs["padding_mask"], self.compute_dtype)
         for block in self.blocks:
             x = block(x, attention_bias=attention_bias, training=training)
-        return {"hidden_states": x, "pooled": self.pooler(x[:, 0])}
+        return {"hidden_states": x} | ({"pooled": self.pooler(x[:, 0])} if self.pooler else {})
+
+    def logits(self, states: KerasTensor) -> KerasTensor:
+        """The product of each state with the embedding of each token, [..., D] -> [..., V]."""
+        return self.embedding.token.products(states)
+
+    @property
+    def output_table(self) -> keras.Variable:
+        """The vector [V, D] of each token."""
+        return self.embedding.token.embeddings

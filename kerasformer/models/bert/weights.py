@@ -16,6 +16,7 @@ def _dense(ours: str, *theirs: str) -> list[Row]:
 
 
 _BLOCK, _LAYER = "block_{i}", "encoder.layer.{i}"
+_PREDICTIONS = "cls.predictions"
 
 TABLE = Table(
     rows=[
@@ -35,11 +36,24 @@ TABLE = Table(
         *_dense("pooler", "pooler.dense"),
     ],
     prefix="bert.",
-    heads={"Classifier": _dense("head", "classifier")},
-    # Checkpoints trained on masked language modelling alone have no pooler.
+    heads={
+        "Classifier": _dense("head", "classifier"),
+        "MaskedLM": [
+            *_dense("head/transform", f"{_PREDICTIONS}.transform.dense"),
+            *_norm("head/norm", f"{_PREDICTIONS}.transform.LayerNorm"),
+            Row("head/bias", (f"{_PREDICTIONS}.bias",)),
+        ],
+    },
+    # Checkpoints trained on masked language modelling alone have no pooler, nor do the models.
     fresh=("pooler/.*",),
-    # The position ids are a constant, and the pretraining heads (masked LM, next sentence) are not loaded.
-    ignored=(r"(bert\.)?embeddings\.position_ids", r"cls\..*"),
-    # The names of checkpoints that were converted from TensorFlow 1.
-    renamed=((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
+    optional=("pooler/.*",),
+    tied={f"{_PREDICTIONS}.decoder.weight": "bert.embeddings.word_embeddings.weight"},
+    # The position ids are a constant, and the head that tells whether one sentence follows another is not loaded.
+    ignored=(r"(bert\.)?embeddings\.position_ids", r"cls\.seq_relationship\..*"),
+    # The names of checkpoints that were converted from TensorFlow 1; and a second name of the output's bias.
+    renamed=(
+        (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+        (r"LayerNorm\.beta$", "LayerNorm.bias"),
+        (r"^cls\.predictions\.decoder\.bias$", f"{_PREDICTIONS}.bias"),
+    ),
 )

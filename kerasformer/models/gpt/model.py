@@ -114,9 +114,7 @@ class GPT(Model):
 
     def logits(self, hidden_states: KerasTensor) -> KerasTensor:
         """Scores of the next token, [..., D] -> [..., V]: the product with the embedding of each token."""
-        *outer, dim = ops.shape(hidden_states)
-        scores = self.embedding.token.rows.product(ops.reshape(hidden_states, (-1, dim)))
-        return ops.reshape(scores, (*outer, self.config.vocab_size))
+        return self.embedding.token.products(hidden_states)
 
     @property
     def output_table(self) -> keras.Variable:
