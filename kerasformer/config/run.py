@@ -5,7 +5,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from kerasformer.config.rules import AMOUNT, SHARE, Rule, whole
+from kerasformer.config.rules import AMOUNT, SHARE, Rule, or_none, whole
 from kerasformer.errors import InputError
 
 
@@ -27,6 +27,10 @@ class Training:
     """auto: XLA for the model where a few measured steps say that it pays."""
     seed: int = 0
     """Of fresh weights and dropout."""
+    peak_tflops: float | None = None
+    """What one device can do in this precision, for the utilization that is shown; measured by default."""
+    profile: str | None = None
+    """Steps to profile for TensorBoard, such as 10:15."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,26 @@ class Run:
         """Raises InputError where the recipe does not say which model to train."""
 
 
+def steps_of(profile: str) -> tuple[int, int]:
+    """The first and the last step of "N:M", or of "N".
+
+    Raises:
+        ValueError: other text, or no such steps.
+    """
+    first, _, last = profile.partition(":")
+    steps = int(first), int(last or first)
+    if not 1 <= steps[0] <= steps[1]:
+        raise ValueError(f"expected steps N:M with 1 <= N <= M, got {profile}")
+    return steps
+
+
+def _is_profile(value: str | None) -> bool:
+    try:
+        return value is None or bool(steps_of(value))
+    except (ValueError, AttributeError):
+        return False
+
+
 # By their flags.
 COMMON: dict[str, Rule] = {
     "name": (lambda value: bool(str(value).strip()), "a name"),
@@ -79,4 +103,6 @@ COMMON: dict[str, Rule] = {
     "train.weight_decay": AMOUNT,
     "train.clip_norm": AMOUNT,
     "train.seed": whole(0, 2**32 - 1),
+    "train.peak_tflops": or_none(AMOUNT),
+    "train.profile": (_is_profile, "steps N:M, the first of a run being 1"),
 }

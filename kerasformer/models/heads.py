@@ -26,6 +26,7 @@ class Head(keras.Model):
     """
 
     task: ClassVar[str]  # names the head in the families' tables
+    scores_tokens: ClassVar[bool] = False  # each position, by products with the backbone's `output_table`
 
     def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
         super().__init__(dtype=backbone.dtype_policy, **kwargs)
@@ -160,6 +161,7 @@ class CausalLM(Head):
     """
 
     task = "CausalLM"
+    scores_tokens = True
 
     def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
         super().__init__(backbone, tokenizer, **kwargs)

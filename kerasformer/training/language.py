@@ -18,11 +18,13 @@ from kerasformer.models.gpt.config import GPTConfig
 from kerasformer.models.gpt.model import GPT
 from kerasformer.text.bpe import BPE
 from kerasformer.text.vocabulary import bpe_of, char_of
-from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, Perplexity, ProgressBar
+from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, MetricsTable, Perplexity, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import language_figures
+from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import OPTIMIZERS
 from kerasformer.training.precision import dtype_policy
+from kerasformer.training.profiling import Profile
 from kerasformer.training.run import hyperparameters, open_folder, read_part
 from kerasformer.training.tasks import CausalLM
 from kerasformer.training.tensorboard import TensorBoard
@@ -176,10 +178,13 @@ def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) ->
     unit = "evaluation" if settings.epochs is None else "epoch"
     samples = {"prompts": settings.prompts, "sample_tokens": settings.sample_tokens}
     return [
+        Meter(settings.peak_tflops),
         *([Perplexity(validation, settings.evaluation_batches or None)] if validation else []),
         BestModel(recipe.folder / "model", "val_loss"),
         MetricsLog(recipe.folder / "metrics.jsonl", unit),
+        MetricsTable(recipe.folder / "metrics.csv"),
         FiniteLoss(),
+        *([Profile(recipe.folder, settings.profile)] if settings.profile else []),
         TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
         ProgressBar(steps, epoch=unit),
     ]

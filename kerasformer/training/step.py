@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from kerasformer.errors import InputError
+from kerasformer.training.feed import Feed
 from kerasformer.training.optimizers import AdamW
 
 # What `fit` logs of a step alone: its loss, the gradient's norm before clipping, real tokens, and those and padding.
@@ -129,6 +130,7 @@ class TrainingStep:
             InputError: data that are not for this model, or an epoch of no whole number of executions.
         """
         if isinstance(x, self.batches_class):
+            rows = x.batch_size
             x, steps_per_epoch = self.training_set(x, range(initial_epoch, epochs), steps_per_epoch)
             if steps_per_epoch % self.steps_per_execution:
                 raise InputError(
@@ -136,6 +138,9 @@ class TrainingStep:
                     f"got {self.steps_per_execution}; change one of them"
                 )
             kwargs["shuffle"] = False  # they are in order already
+            self.feed = Feed(rows)
+            if self.distribute_strategy.num_replicas_in_sync == 1 and not kwargs.get("class_weight"):
+                x = self.feed.counted(x)  # elsewhere Keras prefetches behind it
         if isinstance(validation_data, self.batches_class):
             validation_data = self.validation_set(validation_data)
         return super().fit(

@@ -13,12 +13,14 @@ from kerasformer.data.batches import Batches
 from kerasformer.data.encoding import classification, encode, summary
 from kerasformer.data.sources import Source, check_labels, read_examples
 from kerasformer.data.split import label_names
-from kerasformer.training.callbacks import BestModel, Evaluation, FiniteLoss, MetricsLog, ProgressBar
+from kerasformer.training.callbacks import BestModel, Evaluation, FiniteLoss, MetricsLog, MetricsTable, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
+from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import adamw
 from kerasformer.training.precision import dtype_policy
+from kerasformer.training.profiling import Profile
 from kerasformer.training.run import hyperparameters, open_folder, read_part
 from kerasformer.training.tasks import Classifier
 from kerasformer.training.tensorboard import TensorBoard
@@ -105,10 +107,13 @@ def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> 
     settings = recipe.train
     evaluation = Evaluation(validation) if validation is not None else None
     return [
+        Meter(settings.peak_tflops),
         *([evaluation] if evaluation else []),
         BestModel(recipe.folder / "model", settings.monitor, settings.early_stopping),
         MetricsLog(recipe.folder / "metrics.jsonl"),
+        MetricsTable(recipe.folder / "metrics.csv"),
         FiniteLoss(),
+        *([Profile(recipe.folder, settings.profile)] if settings.profile else []),
         TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
         ProgressBar(len(training) * settings.epochs),
     ]
