@@ -20,7 +20,7 @@ from kerasformer.layers.block import Block
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.embedding import Embedding, TokenAndPositionEmbedding
-from kerasformer.layers.masks import causal_bias, padding_bias
+from kerasformer.layers.masks import causal_penalty, padding_bias
 from kerasformer.layers.mlp import MLP
 from kerasformer.layers.norm import LayerNorm
 from kerasformer.layers.residual import Residual
@@ -114,8 +114,8 @@ def test_a_row_of_padding_alone_stays_finite():
     assert np.isfinite(layer(numbers(B, T, D), attention_bias=padding_bias(np.zeros((B, T)), "float32"))).all()
 
 
-def test_causal_bias_counts_what_is_in_the_cache():
-    hidden = causal_bias(2, 3, "float32", start=1)[0, 0] < 0
+def test_causal_penalty_counts_what_is_in_the_cache():
+    hidden = causal_penalty(2, 3, "float32", start=1)[0, 0] > 0
     np.testing.assert_array_equal(hidden, [[False, False, True], [False, False, False]])
 
 

@@ -27,6 +27,8 @@ class Training:
     """auto: XLA for the model where a few measured steps say that it pays."""
     seed: int = 0
     """Of fresh weights and dropout."""
+    remat: Literal["none", "blocks"] = "none"
+    """blocks: keep only their inputs for the backward pass and compute the rest anew: less memory, more time."""
     peak_tflops: float | None = None
     """What one device can do in this precision, for the utilization that is shown; measured by default."""
     profile: str | None = None

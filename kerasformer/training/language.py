@@ -154,6 +154,7 @@ def intervals(recipe: LanguageRecipe, training: Windows) -> tuple[int, int]:
 def compile_model(model: CausalLM, recipe: LanguageRecipe, training: Windows, steps: int, interval: int) -> None:
     """Compiles the model with the recipe's optimizer, and with XLA if it pays."""
     settings = recipe.train
+    model.backbone.set_remat(settings.remat == "blocks")
     optimizer = OPTIMIZERS[settings.optimizer](
         settings.learning_rate,
         steps=steps,

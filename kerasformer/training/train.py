@@ -88,6 +88,7 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
 def compile_model(model: Classifier, recipe: Recipe, training: Batches) -> None:
     """Compiles the model with the recipe's optimizer and loss, and with XLA if it pays."""
     settings, steps = recipe.train, len(training) * recipe.train.epochs
+    model.backbone.set_remat(settings.remat == "blocks")
     optimizer = adamw(
         settings.learning_rate,
         steps=steps,
