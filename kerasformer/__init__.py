@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = attach(
         "check": "kerasformer.serving.check",
         "export": "kerasformer.serving.export",
         "serve": "kerasformer.serving.server",
+        "strategy": "kerasformer.training.strategies",
     },
     modules={
         "callbacks": "kerasformer.training.callbacks",

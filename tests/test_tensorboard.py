@@ -79,6 +79,7 @@ def test_every_step_has_its_scalars(get, run):
         "accuracy": [record["accuracy"] for record in steps],
         "gradient_norm": [record["gradient_norm"] for record in steps],
         "padding_share": [1 - record["tokens"] / record["positions"] for record in steps],
+        "data_wait_share": [record["data_wait_share"] for record in steps],
         "host_memory_gb": [record["host_memory_gb"] for record in steps],
         "model_flops_utilization": [record["model_flops_utilization"] for record in steps],
         "step_seconds": [record["step_seconds"] for record in steps],

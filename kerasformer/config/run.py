@@ -33,6 +33,14 @@ class Training:
     """What one device can do in this precision, for the utilization that is shown; measured by default."""
     profile: str | None = None
     """Steps to profile for TensorBoard, such as 10:15."""
+    strategy: Literal["auto", "one", "mirrored", "multiworker", "tpu"] = "auto"
+    """One device, those of this host, of several hosts (TF_CONFIG or Slurm; see launch), a TPU; auto: what is found."""
+    devices: int = 0
+    """How many of this host's; 0 for all. Without GPUs the CPU is made into so many."""
+    accumulate: int = 1
+    """Micro-batches of a step: each device reads its rows in so many parts, which takes less memory."""
+    worker_timeout: int = 600
+    """Seconds that a worker waits for another before it gives up."""
 
 
 @dataclass(frozen=True)
@@ -107,4 +115,7 @@ COMMON: dict[str, Rule] = {
     "train.seed": whole(0, 2**32 - 1),
     "train.peak_tflops": or_none(AMOUNT),
     "train.profile": (_is_profile, "steps N:M, the first of a run being 1"),
+    "train.devices": whole(0),
+    "train.accumulate": whole(1),
+    "train.worker_timeout": whole(1),
 }

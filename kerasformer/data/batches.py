@@ -3,7 +3,7 @@
 Shapes: N examples, B batch, T length of a batch's longest row.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,6 +61,11 @@ class Batches:
         """Batches of an epoch."""
         return -(-len(self.lengths) // self.batch_size)
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
+        return len(self)
+
     def order(self, epoch: int = 0) -> list[np.ndarray]:
         """Example indices of each batch of an epoch; each example once."""
         if not self.shuffle:
@@ -84,29 +89,34 @@ class Batches:
         positions = sum(len(rows) * self.padded_length(rows) for rows in self.order())
         return 1 - self.lengths.sum() / max(positions, 1)
 
-    def dataset(self, epochs: Iterable[int] = (0,)) -> tf.data.Dataset:
-        """Batches of these epochs, one after another: inputs [B, T], and label ids [B] where there are any.
+    def dataset(self, first_step: int = 0, steps: int | None = None) -> tf.data.Dataset:
+        """Batches of these steps, counted over all epochs: inputs [B, T], and label ids [B] where there are any.
 
         The dataset is finite and its parallelism fixed: an iterator that is dropped before its end would otherwise
         wait for tf.data's autotuner, for up to a minute.
+
+        Args:
+            steps: how many; those of one epoch by default.
         """
+        steps = len(self) if steps is None else steps
 
-        epochs = list(epochs)
-
-        def steps() -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
-            for epoch in epochs:
-                for step, rows in enumerate(self.order(epoch)):
-                    seed = np.random.default_rng([self.seed, epoch, step]).integers(2**31, size=2)
-                    yield rows, self.padded_length(rows), seed
+        def read() -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
+            order: list[np.ndarray] = []
+            for step in range(first_step, first_step + steps):
+                epoch, place = divmod(step, len(self))
+                if not order or place == 0:
+                    order = self.order(epoch)
+                seed = np.random.default_rng([self.seed, epoch, place]).integers(2**31, size=2)
+                yield order[place], self.padded_length(order[place]), seed
 
         signature = (
             tf.TensorSpec([None], tf.int64),
             tf.TensorSpec([], tf.int32),
             tf.TensorSpec([2], tf.int64),
         )
-        dataset = tf.data.Dataset.from_generator(steps, output_signature=signature)
+        dataset = tf.data.Dataset.from_generator(read, output_signature=signature)
         dataset = dataset.map(self._assembler(), num_parallel_calls=2).prefetch(4)
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(self) * len(epochs)))
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
         options = tf.data.Options()
         options.autotune.enabled = False
         return dataset.with_options(options)

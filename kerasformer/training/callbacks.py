@@ -15,8 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from kerasformer.errors import InputError
 from kerasformer.training.evaluation import Evaluation, Perplexity
 from kerasformer.training.meter import Meter
+from kerasformer.training.optimizers import steps_made
 from kerasformer.training.profiling import Profile
 from kerasformer.training.step import STEP_LOGS
+from kerasformer.training.strategies import is_chief
 from kerasformer.training.tensorboard import TensorBoard
 
 __all__ = ["BestModel", "Evaluation", "FiniteLoss", "Meter", "MetricsLog", "MetricsTable", "Perplexity", "Profile"]
@@ -44,7 +46,8 @@ class BestModel(keras.callbacks.Callback):
         score = (value if value is None or "loss" not in self.monitor else -value, -logs.get("val_loss", 0.0))
         if value is None or score > self.best:
             self.best, self.best_epoch = score, epoch
-            self.model.save_pretrained(self.folder)
+            if is_chief():
+                self.model.save_pretrained(self.folder)
         elif self.patience and epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True
 
@@ -54,7 +57,7 @@ class FiniteLoss(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if not math.isfinite(loss := float(logs["loss"])):
-            step = int(self.model.optimizer.iterations)
+            step = steps_made(self.model.optimizer)
             raise InputError(f"expected a finite loss, got {loss} at step {step}; lower --train.learning_rate")
 
 
@@ -70,11 +73,11 @@ class MetricsLog(keras.callbacks.Callback):
         self.path, self.epoch = Path(file), epoch
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._write({"step": int(self.model.optimizer.iterations), **(logs or {})})
+        self._write({"step": steps_made(self.model.optimizer), **(logs or {})})
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         figures = {name: value for name, value in (logs or {}).items() if name not in STEP_LOGS}
-        self._write({self.epoch: epoch + 1, "step": int(self.model.optimizer.iterations), **figures})
+        self._write({self.epoch: epoch + 1, "step": steps_made(self.model.optimizer), **figures})
 
     def _write(self, record: dict) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -89,7 +92,7 @@ class MetricsTable(keras.callbacks.Callback):
         self.path = Path(file)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        record = {"step": int(self.model.optimizer.iterations), **(logs or {})}
+        record = {"step": steps_made(self.model.optimizer), **(logs or {})}
         with self.path.open("a+", newline="", encoding="utf-8") as file:
             file.seek(0)
             header = file.readline()

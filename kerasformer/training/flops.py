@@ -31,19 +31,18 @@ def multiplied(model: Head) -> int:
     return count + (math.prod(model.backbone.output_table.shape) if model.scores_tokens else 0)
 
 
-def peak_flops(dtype: str, tflops: float | None = None) -> float:
-    """FLOP/s that the devices of the current strategy can do together.
+def peak_flops(strategy: tf.distribute.Strategy, dtype: str, tflops: float | None = None) -> float:
+    """FLOP/s that the devices of a strategy can do together.
 
     Args:
         dtype: of the products.
         tflops: what one device is said to do; without it, it is measured, once in a process.
     """
-    return devices() * (tflops * 1e12 if tflops else _measured(dtype))
+    return devices(strategy) * (tflops * 1e12 if tflops else _measured(dtype))
 
 
-def devices() -> int:
+def devices(strategy: tf.distribute.Strategy) -> int:
     """How many devices share the work. The replicas on one machine's CPU are one device: they share its cores."""
-    strategy = tf.distribute.get_strategy()
     if tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"):
         return strategy.num_replicas_in_sync
     resolver = getattr(strategy, "cluster_resolver", None)

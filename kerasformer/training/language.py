@@ -25,7 +25,8 @@ from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import OPTIMIZERS
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.profiling import Profile
-from kerasformer.training.run import hyperparameters, open_folder, read_part
+from kerasformer.training.run import begin, hyperparameters, of_chief, open_folder, read_part
+from kerasformer.training.strategies import is_chief
 from kerasformer.training.tasks import CausalLM
 from kerasformer.training.tensorboard import TensorBoard
 
@@ -41,19 +42,21 @@ def train(recipe: LanguageRecipe) -> dict[str, float | str]:
         InputError: bad input, or a run folder that is in use.
     """
     recipe.check(has_source=bool(recipe.data.train))
-    keras.utils.set_random_seed(recipe.train.seed)
+    strategy = begin(recipe)
     policy = dtype_policy(recipe.train.precision)
     pretrained = recipe.model.from_pretrained
-    model = CausalLM.from_pretrained(pretrained, dtype=policy) if pretrained else None
-    training, validation = windows(recipe.data, model and model.tokenizer)
-    model = model or fresh(recipe, training.tokenizer(), policy)
+    with strategy.scope():
+        model = CausalLM.from_pretrained(pretrained, dtype=policy) if pretrained else None
+        training, validation = windows(recipe.data, model and model.tokenizer)
+        model = model or fresh(recipe, training.tokenizer(), policy)
     logger.info("precision: %s", policy)
     logger.info("training on %s", summary(training))
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
     steps, interval = intervals(recipe, training)
-    compile_model(model, recipe, training, steps, interval)
+    with strategy.scope():
+        compile_model(model, recipe, training, steps, interval)
     open_folder(recipe)
     start = time.perf_counter()
     model.fit(
@@ -64,7 +67,7 @@ def train(recipe: LanguageRecipe) -> dict[str, float | str]:
         verbose=0,
     )
     figures = {"train_seconds": round(time.perf_counter() - start, 1), "model": str(recipe.folder / "model")}
-    if validation is None:
+    if validation is None or not is_chief():
         return figures
     # What is reported is the model as it was saved, in float32, on all that was held out.
     best = evaluation(recipe.folder / "model", validation)
@@ -167,10 +170,9 @@ def compile_model(model: CausalLM, recipe: LanguageRecipe, training: Windows, st
         clip_norm=settings.clip_norm,
     )
     together = math.gcd(settings.steps_per_execution, interval)  # no execution goes on past an evaluation
-    model.compile(optimizer, steps_per_execution=together)
-    dataset, _ = model.training_set(training, range(1), 1)
-    jit_compile = choose_jit(model, dataset, steps, settings.compile)
-    model.compile(optimizer, steps_per_execution=together, jit_compile=jit_compile)
+    model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate)
+    jit_compile = choose_jit(model, model.training_set(training, 0, 1), steps, settings.compile)
+    model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate, jit_compile=jit_compile)
 
 
 def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) -> list[keras.callbacks.Callback]:
@@ -182,12 +184,14 @@ def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) ->
         Meter(settings.peak_tflops),
         *([Perplexity(validation, settings.evaluation_batches or None)] if validation else []),
         BestModel(recipe.folder / "model", "val_loss"),
-        MetricsLog(recipe.folder / "metrics.jsonl", unit),
-        MetricsTable(recipe.folder / "metrics.csv"),
         FiniteLoss(),
-        *([Profile(recipe.folder, settings.profile)] if settings.profile else []),
-        TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
-        ProgressBar(steps, epoch=unit),
+        *of_chief(
+            MetricsLog(recipe.folder / "metrics.jsonl", unit),
+            MetricsTable(recipe.folder / "metrics.csv"),
+            *([Profile(recipe.folder, settings.profile)] if settings.profile else []),
+            TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
+            ProgressBar(steps, epoch=unit),
+        ),
     ]
 
 

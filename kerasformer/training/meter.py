@@ -49,7 +49,7 @@ class Meter(keras.callbacks.Callback):
         rates["tokens_per_second"] = tokens / seconds
         if feed is not None and isinstance(self.model, Head):
             length = round(float(logs["positions"]) / feed.batch_size)
-            peak = peak_flops(self.model.compute_dtype, self.peak_tflops)
+            peak = peak_flops(self.model.distribute_strategy, self.model.compute_dtype, self.peak_tflops)
             rates["model_flops_utilization"] = flops_per_token(self.model, length) * tokens / seconds / peak
         return rates
 

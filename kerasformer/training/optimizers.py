@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from kerasformer.errors import InputError
 from kerasformer.training.schedules import SCHEDULES
 
 # Biases, and the scales and shifts of normalisations.
@@ -10,12 +11,15 @@ NOT_DECAYED = ["bias", "gamma", "beta"]
 
 
 class AdamW(keras.optimizers.AdamW):
-    """Keras's AdamW, whose update of a variable is one operation: one pass over memory, in place.
+    """Keras's AdamW, whose update of a variable is two operations: each one pass over memory, in place.
 
     The arithmetic is the same; Keras makes some twenty operations of it, which take long to trace and to compile.
     """
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        if self.weight_decay and self._use_weight_decay(variable):
+            rate = tf.cast(learning_rate, variable.dtype) * self.weight_decay
+            variable.assign(variable * (1 - rate))  # one product; Keras makes two and a difference
         if variable.dtype != tf.float32:  # the operation reads its slots as float32
             return super().update_step(gradient, variable, learning_rate)
         index = self._get_variable_index(variable)
@@ -33,17 +37,35 @@ class AdamW(keras.optimizers.AdamW):
             grad=tf.convert_to_tensor(gradient),
         )
 
-    def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
-        if not self.global_clipnorm:
-            return super()._clip_gradients(grads)
-        return tf.clip_by_global_norm(grads, self.global_clipnorm)[0]  # whose norm makes no squares to be summed
-
     def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
-        if self.weight_decay is None:
-            return
-        for variable in filter(self._use_weight_decay, variables):
-            rate = tf.cast(self.learning_rate, variable.dtype) * self.weight_decay
-            variable.assign(variable * (1 - rate))  # one product; Keras makes two and a difference
+        """Nothing: a variable decays where it is updated."""
+
+
+def steps_made(optimizer: keras.Optimizer) -> int:
+    """How many steps an optimizer has made."""
+    return int(tf.convert_to_tensor(optimizer.iterations))
+
+
+def global_clipnorm(optimizer: keras.Optimizer) -> float | None:
+    """What the norm of all gradients together is cut to."""
+    return getattr(optimizer, "inner_optimizer", optimizer).global_clipnorm
+
+
+def leave_to_step(optimizer: keras.Optimizer, strategy: tf.distribute.Strategy) -> None:
+    """Takes from an optimizer what the training step does: adding up over replicas, then cutting to the global norm.
+
+    Raises:
+        InputError: an optimizer made outside the strategy's scope, which would update one replica alone.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if optimizer._distribution_strategy is not strategy:
+        raise InputError(
+            "expected an optimizer made within the model's strategy.scope(), got one from outside; "
+            "make model and optimizer inside"
+        )
+    optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
+    if optimizer.global_clipnorm:
+        optimizer._clip_gradients = lambda gradients: gradients
 
 
 def adamw(

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerasformer.config.run import steps_of
+from kerasformer.training.optimizers import steps_made
 
 
 class Profile(keras.callbacks.Callback):
@@ -25,7 +26,7 @@ class Profile(keras.callbacks.Callback):
         self.running, self.trace = False, None
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        step = int(self.model.optimizer.iterations)  # taken so far
+        step = steps_made(self.model.optimizer)  # taken so far
         if not self.running and self.first <= step + self.model.steps_per_execution and step < self.last:
             tf.profiler.experimental.start(str(self.folder))
             self.running = True
@@ -36,7 +37,7 @@ class Profile(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if self.running:
             self.trace.__exit__(None, None, None)
-            if int(self.model.optimizer.iterations) >= self.last:
+            if steps_made(self.model.optimizer) >= self.last:
                 self._stop()
 
     def on_train_end(self, logs: dict | None = None) -> None:

@@ -2,20 +2,48 @@
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
+
+import keras
+import tensorflow as tf
 
 from kerasformer.config import LanguageData, LanguageRecipe, Recipe, Run
 from kerasformer.errors import InputError
 from kerasformer.files import read_json, write_json
+from kerasformer.training import strategies
+from kerasformer.training.strategies import is_chief
+
+logger = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.json"
 
 
+def begin(recipe: Run) -> tf.distribute.Strategy:
+    """Sets the random seeds; returns what the recipe trains on.
+
+    Raises:
+        InputError: devices or workers that are not there.
+    """
+    settings = recipe.train
+    keras.utils.set_random_seed(settings.seed)
+    strategy = strategies.strategy(settings.strategy, settings.devices, settings.worker_timeout)
+    if (replicas := strategy.num_replicas_in_sync) > 1:
+        logger.info("strategy: %s, %d replicas", type(strategy).__name__, replicas)
+    return strategy
+
+
 def open_folder(recipe: Run) -> None:
     """Makes the folder and writes the recipe."""
-    recipe.folder.mkdir(parents=True)
-    write_json(recipe.folder / RECIPE_FILE, as_json(recipe))
+    if is_chief():
+        recipe.folder.mkdir(parents=True)
+        write_json(recipe.folder / RECIPE_FILE, as_json(recipe))
+
+
+def of_chief(*callbacks: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
+    """Callbacks that write or show something: of several workers one has them."""
+    return list(callbacks) if is_chief() else []
 
 
 def read_part(folder: Path, name: str, kind: type) -> Any:

@@ -1,76 +1,76 @@
-"""The training step of every head, behind Keras's own `compile`, `fit`, `evaluate` and `predict`.
+"""The training step of every head, behind Keras's own `compile`.
 
-Losses and weights are summed, divided once, and applied once, so that padding, class weights and (with several
-micro-batches or replicas) uneven parts count as they should.
+Losses, weights and gradients are summed over micro-batches and replicas, divided once, cut to their norm once and
+applied once, so that padding, class weights and uneven parts count as they should on any number of devices.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from kerasformer.errors import InputError
-from kerasformer.training.feed import Feed
-from kerasformer.training.optimizers import AdamW
+from kerasformer.training.fitting import Fitting
+from kerasformer.training.optimizers import AdamW, global_clipnorm, leave_to_step
 
 # What `fit` logs of a step alone: its loss, the gradient's norm before clipping, real tokens, and those and padding.
 STEP_LOGS = ("step_loss", "gradient_norm", "tokens", "positions")
 
 
-class TrainingStep:
-    """Mixin before a head's Keras model: its step, and `fit` and `evaluate` on the data that the head learns from.
+class TrainingStep(Fitting):
+    """Mixin before a head's Keras model: its step. A head may say what it loses, if not Keras's loss of its outputs.
 
-    Beside the metrics, which are running means, `fit` logs STEP_LOGS of each step. A head says what its data are
-    (`batches_class`, `training_set`, `validation_set`) and, if not Keras's loss of its outputs, what it loses.
+    Beside the metrics, which are running means, `fit` logs STEP_LOGS of each step.
     """
 
-    batches_class: ClassVar[type]
-
-    def training_set(self, batches: Any, epochs: range, steps_per_epoch: int | None) -> tuple[tf.data.Dataset, int]:
-        """What these epochs see of the head's data, one after another, and the steps of each."""
-        raise NotImplementedError
-
-    def validation_set(self, batches: Any) -> tf.data.Dataset:
-        """The head's data once."""
-        raise NotImplementedError
-
-    def compile(self, *args, jit_compile: bool | str = "auto", **kwargs) -> None:
+    def compile(self, *args, accumulate: int = 1, jit_compile: bool | str = "auto", **kwargs) -> None:
         """Keras's `compile`, with defaults for the head's loss and metrics.
 
         Args:
+            accumulate: micro-batches of a step: a batch is read in so many parts, which takes less memory.
             jit_compile: True compiles forward and backward pass with XLA. "auto" leaves them to TensorFlow's own
                 kernels, which are the faster ones in bfloat16 on a CPU, and compiles the update of an optimizer
                 other than `AdamW`, whose many small operations XLA fuses. False uses no XLA at all.
         """
-        super().compile(*args, jit_compile=False, **kwargs)
-        self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
+        if accumulate < 1:
+            raise InputError(f"expected accumulate of at least 1, got {accumulate}; raise it")
+        with self.distribute_strategy.scope():
+            super().compile(*args, jit_compile=False, **kwargs)
+            self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
+        leave_to_step(self.optimizer, self.distribute_strategy)
+        self.accumulate = accumulate
+        self._seeds = [v for v in self.variables if v.name == "seed_generator_state"]
         self._gradients = tf.function(self.sum_gradients, jit_compile=jit_compile is True)
         jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
-        self._update = tf.function(self._apply_gradients, jit_compile=jit_update)
+        # On several replicas the update meets the others, which no compiled function can.
+        alone = self.distribute_strategy.num_replicas_in_sync == 1
+        self._update = tf.function(self._apply_gradients, jit_compile=jit_update) if alone else self._apply_gradients
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
+        """What one replica does in a step; returns STEP_LOGS, of all replicas together."""
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = self.weights_of(labels, sample_weight)
-        loss_sum, outputs, gradients = self._gradients(inputs, labels, weights)
-        # A batch whose weights are all zero teaches nothing; it must not divide by zero.
-        weight_sum = tf.maximum(tf.reduce_sum(weights), 1e-12)
-        gradient_norm = self._update(gradients, weight_sum)
-        self._update_metrics(loss_sum, weight_sum, labels, outputs, sample_weight)
+        loss_sum, outputs, gradients = self._accumulated(inputs, labels, weights)
         positions = tf.size(inputs["token_ids"])
-        return self.get_metrics_result() | {
-            "step_loss": loss_sum / weight_sum,
-            "gradient_norm": gradient_norm,
-            "tokens": tf.reduce_sum(inputs["padding_mask"]) if "padding_mask" in inputs else positions,
-            "positions": positions,
-        }
+        tokens = tf.reduce_sum(inputs["padding_mask"]) if "padding_mask" in inputs else positions
+        sums = tf.stack([loss_sum, tf.reduce_sum(weights), tf.cast(tokens, tf.float32), tf.cast(positions, tf.float32)])
+        self._update_metrics(sums[0], sums[1], labels, outputs, sample_weight)
+
+        replica = tf.distribute.get_replica_context()
+        *gradients, sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
+        loss_sum, weight_sum, tokens, positions = tf.unstack(sums)
+        # A batch whose weights are all zero teaches nothing; it must not divide by zero.
+        weight_sum = tf.maximum(weight_sum, 1e-12)
+        gradient_norm = self._update(gradients, weight_sum)
+        return dict(zip(STEP_LOGS, (loss_sum / weight_sum, gradient_norm, tokens, positions), strict=True))
 
     def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = self.weights_of(labels, sample_weight)
         loss_sum, outputs = self.sum_losses(inputs, labels, weights, training=False)
-        self._update_metrics(loss_sum, tf.maximum(tf.reduce_sum(weights), 1e-12), labels, outputs, sample_weight)
-        return self.get_metrics_result()
+        self._update_metrics(loss_sum, tf.reduce_sum(weights), labels, outputs, sample_weight)
+        return {}
 
     def weights_of(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
         """How much each label counts, float32 and of the shape of `labels`."""
@@ -84,19 +84,66 @@ class TrainingStep:
         return tf.reduce_sum(_elementwise(self.loss)(labels, outputs) * weights), outputs
 
     def sum_gradients(
-        self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor
+        self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor, draw: int | tf.Tensor = 0
     ) -> tuple[tf.Tensor, tf.Tensor | None, list[tf.Tensor]]:
-        """What `sum_losses` gives, and the sum's gradients."""
-        with tf.GradientTape() as tape:
+        """What `sum_losses` gives, and the sum's gradients: a pure function of the weights and its arguments.
+
+        Args:
+            draw: of the random numbers: each number gives others.
+        """
+        # A generator counts up from here, at most 256 times.
+        place = tf.stack([tf.zeros([], tf.int64), tf.cast(draw, tf.int64) * 256])
+        seeds = [(seed, tf.cast(seed.value, tf.int64) + place) for seed in self._seeds]
+        with keras.StatelessScope(seeds), tf.GradientTape() as tape:
             loss_sum, outputs = self.sum_losses(inputs, labels, weights, training=True)
+            scaled = self.optimizer.scale_loss(loss_sum)
         variables = [variable.value for variable in self.trainable_variables]
-        gradients = tape.gradient(loss_sum, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradients = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return loss_sum, outputs, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
+    def _accumulated(
+        self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor | None, list[tf.Tensor]]:
+        """What `sum_gradients` gives of the replica's rows, read one micro-batch after another."""
+        count, draw = self.accumulate, self._draw()
+        if count == 1:
+            return self._gradients(inputs, labels, weights, draw)
+        parts = tf.nest.map_structure(lambda tensor: _split(tensor, count), (inputs, labels, weights))
+
+        def read(i: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None, list[tf.Tensor]]:
+            part = tf.nest.map_structure(lambda tensor: tensor[i], parts)
+            return self._gradients(*part, draw + tf.cast(i, tf.int64))
+
+        loss_sum, outputs, gradients = read(0)
+        rows = ()
+        if outputs is not None:
+            rows = tf.TensorArray(outputs.dtype, count, element_shape=outputs.shape).write(0, outputs)
+
+        def add(i: tf.Tensor, loss_sum: tf.Tensor, rows: Any, gradients: list[tf.Tensor]) -> tuple:
+            loss, outputs, more = read(i)
+            rows = rows if outputs is None else rows.write(i, outputs)
+            return i + 1, loss_sum + loss, rows, [old + new for old, new in zip(gradients, more, strict=True)]
+
+        start = (tf.constant(1), loss_sum, rows, gradients)
+        _, loss_sum, rows, gradients = tf.while_loop(lambda i, *_: i < count, add, start, parallel_iterations=1)
+        if outputs is not None:
+            outputs = tf.reshape(rows.stack(), [-1, *outputs.shape[1:]])[: tf.shape(labels)[0]]
+        return loss_sum, outputs, gradients
+
+    def _draw(self) -> tf.Tensor:
+        """Which random numbers this replica's first micro-batch draws, the others the ones after."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        step = tf.cast(self.optimizer.iterations, tf.int64)
+        return step * 2**20 + tf.cast(replica, tf.int64) * self.accumulate
+
     def _apply_gradients(self, gradients: list[tf.Tensor], weight_sum: tf.Tensor) -> tf.Tensor:
-        """One optimizer step on the mean gradient; returns that gradient's global norm."""
-        gradients = [gradient / tf.cast(weight_sum, gradient.dtype) for gradient in gradients]
-        gradient_norm = tf.linalg.global_norm(gradients)
+        """One optimizer step on the mean gradient; returns that gradient's global norm, before it is cut."""
+        total = weight_sum * self.optimizer.scale_loss(1.0)
+        gradient_norm = tf.linalg.global_norm(gradients) / total
+        factor = 1 / weight_sum
+        if limit := global_clipnorm(self.optimizer):
+            factor *= limit / tf.maximum(gradient_norm, limit)
+        gradients = [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients]
         self.optimizer.apply(gradients, self.trainable_variables)
         return gradient_norm
 
@@ -108,58 +155,22 @@ class TrainingStep:
         outputs: tf.Tensor | None,
         sample_weight: tf.Tensor | None,
     ) -> None:
+        """Adds a replica's part to the running means."""
         for metric in self.metrics:
             if metric.name == "loss":
-                metric.update_state(loss_sum / weight_sum, sample_weight=weight_sum)
+                metric.update_state(loss_sum / tf.maximum(weight_sum, 1e-12), sample_weight=weight_sum)
             else:
                 metric.update_state(labels, outputs, sample_weight=sample_weight)
-
-    def fit(
-        self,
-        x: Any = None,
-        *args,
-        epochs: int = 1,
-        initial_epoch: int = 0,
-        steps_per_epoch: int | None = None,
-        validation_data: Any = None,
-        **kwargs,
-    ) -> keras.callbacks.History:
-        """Keras's `fit`; `x` and `validation_data` may be of the head's `batches_class`.
-
-        Raises:
-            InputError: data that are not for this model, or an epoch of no whole number of executions.
-        """
-        if isinstance(x, self.batches_class):
-            rows = x.batch_size
-            x, steps_per_epoch = self.training_set(x, range(initial_epoch, epochs), steps_per_epoch)
-            if steps_per_epoch % self.steps_per_execution:
-                raise InputError(
-                    f"expected steps_per_execution to divide the {steps_per_epoch} steps of an epoch, "
-                    f"got {self.steps_per_execution}; change one of them"
-                )
-            kwargs["shuffle"] = False  # they are in order already
-            self.feed = Feed(rows)
-            if self.distribute_strategy.num_replicas_in_sync == 1 and not kwargs.get("class_weight"):
-                x = self.feed.counted(x)  # elsewhere Keras prefetches behind it
-        if isinstance(validation_data, self.batches_class):
-            validation_data = self.validation_set(validation_data)
-        return super().fit(
-            x,
-            *args,
-            epochs=epochs,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
-            validation_data=validation_data,
-            **kwargs,
-        )
-
-    def evaluate(self, x: Any = None, *args, **kwargs) -> list[float] | dict[str, float]:
-        """Keras's `evaluate`; `x` may be of the head's `batches_class`."""
-        if isinstance(x, self.batches_class):
-            x = self.validation_set(x)
-        return super().evaluate(x, *args, **kwargs)
 
 
 def _elementwise(loss: str | keras.Loss | Callable) -> Callable:
     """A Keras loss before its reduction."""
     return loss.call if isinstance(loss, keras.losses.Loss) else keras.losses.get(loss)
+
+
+def _split(tensor: tf.Tensor, count: int) -> tf.Tensor:
+    """Rows [n, ...] as micro-batches [count, n / count, ...]; zeros, which weigh nothing, fill the last one."""
+    rows = tensor.shape[0] if tensor.shape[0] is not None else tf.shape(tensor)[0]
+    length = -(-rows // count)
+    padded = tf.pad(tensor, [[0, count * length - rows]] + [[0, 0]] * (tensor.shape.rank - 1))
+    return tf.reshape(padded, [count, length, *tf.unstack(tf.shape(tensor))[1:]])

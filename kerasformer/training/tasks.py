@@ -22,14 +22,13 @@ class Classifier(TrainingStep, heads.Classifier):
 
     batches_class = Batches
 
-    def training_set(self, batches: Batches, epochs: range, steps_per_epoch: int | None) -> tuple[tf.data.Dataset, int]:
-        """Whole epochs, whatever `steps_per_epoch` is."""
-        dataset = self._checked(batches).dataset(epochs)
+    def training_set(self, batches: Batches, first_step: int, steps: int) -> tf.data.Dataset:
+        dataset = self._checked(batches).dataset(first_step, steps)
         # The trained model predicts, and is served, with inputs like those that it has learned from.
         self.text_pair = batches.text_pair
         if self.tokenizer is not None:
             self.tokenizer.max_length = batches.max_length
-        return dataset, len(batches)
+        return dataset
 
     def validation_set(self, batches: Batches) -> tf.data.Dataset:
         return self._checked(batches).dataset()
@@ -43,7 +42,8 @@ class Classifier(TrainingStep, heads.Classifier):
         if not isinstance(x, Batches):
             return _softmax(super().predict(x, *args, **kwargs))
         kwargs.setdefault("verbose", 0)
-        logits = super().predict(x.dataset(), *args, **kwargs)
+        data, steps = self._once(x.dataset())
+        logits = super().predict(data, *args, steps=steps, **kwargs)
         probabilities = np.empty_like(logits)
         probabilities[np.concatenate(x.order())] = _softmax(logits)
         return probabilities
@@ -87,10 +87,8 @@ class CausalLM(TrainingStep, Generating, heads.CausalLM):
         """See TrainingStep; what is not to be predicted weighs nothing."""
         return tf.where(labels < 0, 0.0, super().weights_of(labels, sample_weight))
 
-    def training_set(self, batches: Windows, epochs: range, steps_per_epoch: int | None) -> tuple[tf.data.Dataset, int]:
-        """`steps_per_epoch` steps of each epoch, by default as many as see about as many tokens as there are."""
-        steps = steps_per_epoch or batches.steps_per_epoch
-        return _named(self._checked(batches).dataset(epochs.start * steps, len(epochs) * steps)), steps
+    def training_set(self, batches: Windows, first_step: int, steps: int) -> tf.data.Dataset:
+        return _named(self._checked(batches).dataset(first_step, steps))
 
     def validation_set(self, batches: Windows, limit: int | None = None) -> tf.data.Dataset:
         """The windows that lie end to end, once each and in order, or the first `limit` batches of them."""

@@ -12,6 +12,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 from kerasformer.training.evaluation import Evaluation, Report
 from kerasformer.training.meter import Meter
+from kerasformer.training.optimizers import steps_made
 
 SHOWN_MISTAKES = 20
 BAR = "\\|"  # within a Markdown table
@@ -75,12 +76,12 @@ class TensorBoard(keras.callbacks.Callback):
         scalars = {n.removeprefix(prefix): float(v) for n, v in (logs or {}).items() if n.startswith(prefix)}
         self._write(self.validation, scalars)
         if self.evaluation is not None and self.evaluation.report is not None:
-            report, step = self.evaluation.report, int(self.model.optimizer.iterations)
+            report, step = self.evaluation.report, steps_made(self.model.optimizer)
             with self.validation.as_default(step=step):
                 tf.summary.image("confusion", confusion_image(report)[None])
                 tf.summary.text("mistakes", mistakes_table(report, self.evaluation.batches.texts))
         if self.prompts:
-            with self.validation.as_default(step=int(self.model.optimizer.iterations)):
+            with self.validation.as_default(step=steps_made(self.model.optimizer)):
                 tf.summary.text("samples", self._samples())
         self.train.flush()
         self.validation.flush()
@@ -97,7 +98,7 @@ class TensorBoard(keras.callbacks.Callback):
         return "\n\n---\n\n".join(sample.replace("\n", "  \n") for sample in samples)
 
     def _write(self, writer: tf.summary.SummaryWriter, scalars: Mapping[str, float]) -> None:
-        with writer.as_default(step=int(self.model.optimizer.iterations)):
+        with writer.as_default(step=steps_made(self.model.optimizer)):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
 

@@ -21,7 +21,8 @@ from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import adamw
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.profiling import Profile
-from kerasformer.training.run import hyperparameters, open_folder, read_part
+from kerasformer.training.run import begin, hyperparameters, of_chief, open_folder, read_part
+from kerasformer.training.strategies import is_chief
 from kerasformer.training.tasks import Classifier
 from kerasformer.training.tensorboard import TensorBoard
 
@@ -41,15 +42,16 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     """
     source = recipe.data.train or source
     recipe.check(source is not None)
-    keras.utils.set_random_seed(recipe.train.seed)
+    strategy = begin(recipe)
 
     data = recipe.data
     examples = read_examples(source, **data.columns)
     check_labels(examples)
     policy = dtype_policy(recipe.train.precision)
-    model = Classifier.from_pretrained(
-        recipe.model.from_pretrained, label_names(examples.labels), dropout=recipe.model.dropout, dtype=policy
-    )
+    with strategy.scope():
+        model = Classifier.from_pretrained(
+            recipe.model.from_pretrained, label_names(examples.labels), dropout=recipe.model.dropout, dtype=policy
+        )
     training, validation = classification(
         examples,
         tokenizer=model.tokenizer,
@@ -66,7 +68,8 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
-    compile_model(model, recipe, training)
+    with strategy.scope():
+        compile_model(model, recipe, training)
     open_folder(recipe)
     start = time.perf_counter()
     model.fit(
@@ -78,7 +81,7 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     )
     seconds = time.perf_counter() - start
     figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
-    if validation is None:
+    if validation is None or not is_chief():
         return figures
     # What is reported is the model as it was saved, in float32, as it will be served.
     best = Classifier.from_pretrained(recipe.folder / "model", dtype="float32")
@@ -97,10 +100,10 @@ def compile_model(model: Classifier, recipe: Recipe, training: Batches) -> None:
         clip_norm=settings.clip_norm,
     )
     loss = Crossentropy(settings.label_smoothing)
-    model.compile(optimizer, loss)
+    model.compile(optimizer, loss, accumulate=settings.accumulate)
     shapes = len({training.padded_length(rows) for rows in training.order()})
     jit_compile = choose_jit(model, training.dataset(), steps, settings.compile, shapes)
-    model.compile(optimizer, loss, jit_compile=jit_compile)
+    model.compile(optimizer, loss, accumulate=settings.accumulate, jit_compile=jit_compile)
 
 
 def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> list[keras.callbacks.Callback]:
@@ -111,12 +114,14 @@ def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> 
         Meter(settings.peak_tflops),
         *([evaluation] if evaluation else []),
         BestModel(recipe.folder / "model", settings.monitor, settings.early_stopping),
-        MetricsLog(recipe.folder / "metrics.jsonl"),
-        MetricsTable(recipe.folder / "metrics.csv"),
         FiniteLoss(),
-        *([Profile(recipe.folder, settings.profile)] if settings.profile else []),
-        TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
-        ProgressBar(len(training) * settings.epochs),
+        *of_chief(
+            MetricsLog(recipe.folder / "metrics.jsonl"),
+            MetricsTable(recipe.folder / "metrics.csv"),
+            *([Profile(recipe.folder, settings.profile)] if settings.profile else []),
+            TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
+            ProgressBar(len(training) * settings.epochs),
+        ),
     ]
 
 

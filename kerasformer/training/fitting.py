@@ -1,0 +1,222 @@
+"""Keras's `fit`, `evaluate` and `predict` under any tf.distribute strategy, from any step on.
+
+Keras's own fail on several replicas where data hold booleans or batches are uneven, with several steps per execution,
+and on several hosts; and they cannot begin within an epoch.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+
+from kerasformer.errors import InputError
+from kerasformer.training.feed import Feed
+from kerasformer.training.strategies import distributed
+
+
+class Fitting:
+    """Mixin before a head's Keras model. A head says what its data are: `batches_class` and how to read them."""
+
+    batches_class: ClassVar[type]
+    accumulate: int
+
+    def training_set(self, batches: Any, first_step: int, steps: int) -> tf.data.Dataset:
+        """What these steps see of the head's data, one after another."""
+        raise NotImplementedError
+
+    def validation_set(self, batches: Any) -> tf.data.Dataset:
+        """The head's data once."""
+        raise NotImplementedError
+
+    def make_train_function(self, force: bool = False) -> Callable:
+        """See Keras."""
+        if self.train_function is None or force:
+            self.train_function = self._execution(self.train_step)
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Callable:
+        """See Keras."""
+        if self.test_function is None or force:
+            self.test_function = self._execution(self.test_step)
+        return self.test_function
+
+    def make_predict_function(self, force: bool = False) -> Callable:
+        """See Keras; the outputs of all replicas, on all hosts."""
+        strategy = self.distribute_strategy
+        if strategy.num_replicas_in_sync == 1:
+            return super().make_predict_function(force)
+        if self.predict_function is None or force:
+
+            def predict(batches: list) -> tf.Tensor:
+                rows = [strategy.gather(strategy.run(self.predict_step, (data,)), axis=0) for data in batches]
+                return tf.concat(rows, axis=0)
+
+            self.predict_function = tf.function(predict, reduce_retracing=True, autograph=False)
+        return self.predict_function
+
+    def _execution(self, step: Callable) -> Callable:
+        """`steps_per_execution` steps on the batches of an iterator: the metrics, and the logs of the last step."""
+        strategy, count = self.distribute_strategy, self.steps_per_execution
+        step = self._autoconvert_optionals(step)
+
+        def one(data: Any) -> dict[str, tf.Tensor]:
+            logs = strategy.run(step, args=(data,))
+            return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
+
+        def several(iterator: Any) -> dict[str, tf.Tensor]:
+            logs = one(next(iterator))
+            if count > 1:
+
+                def go_on(i: tf.Tensor, logs: dict) -> tuple:
+                    if isinstance(iterator, tf.distribute.DistributedIterator):
+                        return i + 1, one(next(iterator))  # it has no end
+                    batch = iterator.get_next_as_optional()
+                    return i + 1, tf.cond(batch.has_value(), lambda: one(batch.get_value()), lambda: logs)
+
+                start = (tf.constant(1), logs)
+                _, logs = tf.while_loop(lambda i, _: i < count, go_on, start, parallel_iterations=1)
+            return self.get_metrics_result() | logs
+
+        if not self.run_eagerly:
+            one = tf.function(one, reduce_retracing=True, autograph=False)
+            several = tf.function(several, reduce_retracing=True, autograph=False)
+
+        def function(iterator: Any) -> dict[str, tf.Tensor]:
+            if isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator):
+                return several(iterator)
+            logs = [one(data) for data in iterator][-1]  # of train_on_batch
+            return self.get_metrics_result() | logs
+
+        return function
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Builds metrics from a batch; Keras takes the mean of one over the replicas, which not every batch has."""
+        if self._distribute_strategy is None or self._compile_metrics is None or self._compile_metrics.built:
+            return
+        strategy = self.distribute_strategy
+        if iterator is not None:
+            _, _, batches = next(iter(iterator.enumerate_epoch()))
+            data_batch = tf.nest.map_structure(lambda t: strategy.experimental_local_results(t)[0], next(batches))
+        with strategy.scope():
+            self._symbolic_build(data_batch=data_batch)
+
+    def fit(
+        self,
+        x: Any = None,
+        *args,
+        epochs: int = 1,
+        initial_epoch: int = 0,
+        initial_step: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_data: Any = None,
+        class_weight: dict[int, float] | None = None,
+        **kwargs,
+    ) -> keras.callbacks.History:
+        """Keras's `fit`; `x` and `validation_data` may be of the head's `batches_class`.
+
+        Args:
+            initial_step: of such data: where to go on, counted over all epochs.
+
+        Raises:
+            InputError: data that are not for this model, a batch that replicas and micro-batches do not divide, or an
+                epoch of no whole number of executions.
+        """
+        if isinstance(validation_data, self.batches_class):
+            kwargs["validation_data"], kwargs["validation_steps"] = self._once(self.validation_set(validation_data))
+        elif validation_data is not None:
+            kwargs["validation_data"] = validation_data
+        if not isinstance(x, self.batches_class):
+            kwargs |= {"initial_epoch": initial_epoch, "steps_per_epoch": steps_per_epoch, "class_weight": class_weight}
+            return super().fit(x, *args, epochs=epochs, **kwargs)
+        steps = steps_per_epoch or x.steps_per_epoch
+        first = max(initial_step, initial_epoch * steps)
+        self._check(x.batch_size, first, steps)
+        self.feed = Feed(x.batch_size)
+
+        def data(first: int, count: int) -> Any:
+            dataset = self.training_set(x, first, count)
+            dataset = dataset if class_weight is None else dataset.map(_weighting(class_weight))
+            if self.distribute_strategy.num_replicas_in_sync == 1:
+                return self.feed.counted(dataset)  # behind it several replicas prefetch
+            return distributed(self.distribute_strategy, dataset)
+
+        kwargs["shuffle"] = False  # they are in order already
+        epoch, place = divmod(first, steps)
+        if not place:
+            kwargs |= {"initial_epoch": epoch, "epochs": epochs, "steps_per_epoch": steps}
+            return super().fit(data(first, epochs * steps - first), *args, **kwargs)
+        # The rest of an epoch, then the others, in what callbacks see as one training.
+        verbose = kwargs.get("verbose", "auto")
+        shown = {"add_history": True, "add_progbar": verbose != 0, "verbose": verbose, "epochs": epochs, "steps": steps}
+        callbacks = kwargs["callbacks"] = _OneTraining(kwargs.pop("callbacks", None), model=self, **shown)
+        rest = steps - place
+        history = super().fit(
+            data(first, rest), *args, initial_epoch=epoch, epochs=epoch + 1, steps_per_epoch=rest, **kwargs
+        )
+        if epoch + 1 < epochs and not self.stop_training:
+            others = {"initial_epoch": epoch + 1, "epochs": epochs, "steps_per_epoch": steps}
+            history = super().fit(data(first + rest, epochs * steps - first - rest), *args, **others, **kwargs)
+        callbacks.end()
+        return history
+
+    def evaluate(self, x: Any = None, *args, **kwargs) -> list[float] | dict[str, float]:
+        """Keras's `evaluate`; `x` may be of the head's `batches_class`, or what `validation_set` gives of it."""
+        if isinstance(x, self.batches_class):
+            x = self.validation_set(x)
+        if isinstance(x, tf.data.Dataset) and "steps" not in kwargs:
+            x, kwargs["steps"] = self._once(x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def _once(self, dataset: tf.data.Dataset) -> tuple[Any, int | None]:
+        """A dataset for all replicas, and how many steps it has, in whole executions."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return dataset, None
+        missing = -int(dataset.cardinality()) % self.steps_per_execution
+        nothing = dataset.take(1).map(lambda *batch: tf.nest.map_structure(lambda t: t[:0], batch)).repeat(missing)
+        dataset = dataset.concatenate(nothing) if missing else dataset
+        return distributed(self.distribute_strategy, dataset), int(dataset.cardinality())
+
+    def _check(self, batch_size: int, first: int, steps: int) -> None:
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        parts = replicas * self.accumulate
+        if batch_size % parts:
+            below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
+            raise InputError(
+                f"expected a batch_size that {replicas} replicas of {self.accumulate} micro-batches divide, "
+                f"got {batch_size}; take {f'{below} or ' if below else ''}{above}"
+            )
+        if steps % self.steps_per_execution or first % self.steps_per_execution:
+            raise InputError(
+                f"expected steps_per_execution to divide the {steps} steps of an epoch, "
+                f"got {self.steps_per_execution}; change one of them"
+            )
+
+
+class _OneTraining(keras.callbacks.CallbackList):
+    """Callbacks that see one training where `fit` is called twice."""
+
+    begun = False
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if not self.begun:
+            self.begun = True
+            super().on_train_begin(logs)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.logs = logs
+
+    def end(self) -> None:
+        """After the last `fit`."""
+        super().on_train_end(self.logs)
+
+
+def _weighting(class_weight: dict[int, float]) -> Callable:
+    """Adds each example's weight to inputs and labels."""
+    weights = tf.constant([class_weight.get(label, 1.0) for label in range(max(class_weight) + 1)], tf.float32)
+
+    def weighted(inputs: Any, labels: tf.Tensor) -> tuple:
+        known = tf.minimum(labels, len(weights) - 1)
+        return inputs, labels, tf.where(labels < len(weights), tf.gather(weights, known), 1.0)
+
+    return weighted

@@ -1,0 +1,142 @@
+"""On which devices a model trains, and what of the data each of them gets."""
+
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from kerasformer.errors import InputError
+
+NAMES = ("auto", "one", "mirrored", "multiworker", "tpu")
+
+
+def strategy(name: str = "auto", devices: int = 0, timeout: float = 600.0) -> tf.distribute.Strategy:
+    """The tf.distribute strategy to make and train a model under: `with kf.strategy("mirrored").scope(): ...`.
+
+    Args:
+        name: "one" device; "mirrored": several of this host; "multiworker": those of all hosts that TF_CONFIG or Slurm
+            tell of; "tpu"; "auto": what there is, in the order TPU, several hosts, several GPUs, one device.
+        devices: how many of this host's to use, all by default; without GPUs the CPU is made into so many.
+        timeout: seconds after which a step that waits for another host fails.
+
+    Raises:
+        InputError: devices that are not there, or an environment that does not describe the hosts.
+    """
+    if name not in NAMES:
+        raise InputError(f"expected a strategy among {', '.join(NAMES)}, got {name!r}; name one of them")
+    if name == "auto":
+        name = _found(devices)
+    if name == "tpu":
+        return _tpu()
+    if name == "multiworker":
+        return _multiworker(timeout)
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy(_local_devices(devices))
+    return tf.distribute.get_strategy()
+
+
+def is_chief() -> bool:
+    """Whether this process is the one that writes files: of several workers the first."""
+    task = _cluster().get("task", {})
+    return task.get("type", "chief") == "chief" or ("chief" not in _workers() and task.get("index", 0) == 0)
+
+
+def distributed(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> Any:
+    """A dataset of global batches, of which each replica gets its rows.
+
+    Every host makes the same batches and takes the rows of its own replicas, so that what a step sees is the same for
+    any number of replicas; where that number does not divide a batch, some get a row more. Repeats without end.
+    """
+    total = strategy.num_replicas_in_sync
+    if total == 1:
+        return dataset
+
+    def local(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        count = total // context.num_input_pipelines
+        first = context.input_pipeline_id * count
+
+        def rows_of(*batch: Any) -> tf.data.Dataset:
+            replicas = tf.data.Dataset.range(first, first + count)
+            return replicas.map(lambda replica: tf.nest.map_structure(lambda t: _rows(t, replica, total), batch))
+
+        return dataset.repeat().flat_map(rows_of)
+
+    return strategy.distribute_datasets_from_function(local)
+
+
+def _rows(tensor: tf.Tensor, replica: tf.Tensor, total: int) -> tf.Tensor:
+    """The rows of a batch that one of `total` replicas gets."""
+    if tensor.shape[0] is not None and tensor.shape[0] % total == 0:
+        return tf.reshape(tensor, [total, tensor.shape[0] // total, *tensor.shape[1:]])[replica]  # of a known size
+    rows = tf.shape(tensor, tf.int64)[0]
+    return tensor[replica * rows // total : (replica + 1) * rows // total]
+
+
+def _found(devices: int) -> str:
+    if tf.config.list_physical_devices("TPU") or "TPU_NAME" in os.environ:
+        return "tpu"
+    if sum(map(len, _workers().values())) > 1 or int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        return "multiworker"
+    return "mirrored" if devices > 1 or len(tf.config.list_physical_devices("GPU")) > 1 else "one"
+
+
+def _local_devices(count: int) -> list[str]:
+    """The GPUs to mirror a model on, or parts of the CPU."""
+    gpus = tf.config.list_logical_devices("GPU") if tf.config.list_physical_devices("GPU") else []
+    if not gpus and count > 1:
+        _divide_cpu(count)
+    found = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
+    if count > len(found):
+        raise InputError(f"expected at most the {len(found)} devices that are here, got {count}; lower --train.devices")
+    return found[: count or None]
+
+
+def _divide_cpu(count: int) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if len(tf.config.get_logical_device_configuration(cpu) or ()) >= count:
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    except RuntimeError as error:
+        raise InputError(
+            f"expected the CPU to be made into {count} devices before TensorFlow first uses it, got one in use; "
+            "call kf.strategy first"
+        ) from error
+
+
+def _tpu() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(os.environ.get("TPU_NAME", "local"))
+    except (ValueError, tf.errors.OpError) as error:
+        raise InputError(f"expected a TPU, got none ({str(error).splitlines()[0]}); choose another strategy") from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def _cluster() -> dict:
+    """TF_CONFIG, or {}."""
+    text = os.environ.get("TF_CONFIG", "{}")
+    try:
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise InputError(f"expected TF_CONFIG as a JSON object, got {text!r:.80} ({error}); mend it") from error
+    return value
+
+
+def _workers() -> dict[str, list[str]]:
+    return _cluster().get("cluster", {})
+
+
+def _multiworker(timeout: float) -> tf.distribute.Strategy:
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout)
+    if not _workers() and "SLURM_NTASKS" in os.environ:
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    if not _workers():
+        raise InputError(
+            "expected TF_CONFIG or Slurm to tell of the workers, got neither; run kerasformer launch --workers N, "
+            "or set TF_CONFIG on each host"
+        )
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
