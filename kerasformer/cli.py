@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from kerasformer.commands.serving import check, export, serve
 from kerasformer.commands.text import prepare, tokenizer
-from kerasformer.commands.training import evaluate, launch, train
+from kerasformer.commands.training import evaluate, launch, plan, train
 from kerasformer.commands.using import generate, predict
 from kerasformer.errors import InputError
 from kerasformer.flags import HELP, nearest
@@ -58,6 +58,7 @@ def _run(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "tokenizer": tokenizer,
     "prepare": prepare,
+    "plan": plan,
     "train": train,
     "launch": launch,
     "evaluate": evaluate,

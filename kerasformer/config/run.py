@@ -67,16 +67,24 @@ class Run:
         """
         if not has_source:
             raise InputError("expected a training set, got none; pass --data.train PATH")
-        self._check_model()
-        for flag, (holds, expectation) in self.rules.items():
-            if not holds(value := attrgetter(flag)(self)):
-                raise InputError(f"expected --{flag} as {expectation}, got {value!r}; change it")
+        self.check_fields()
         if self.folder.exists():
             raise InputError(
                 f"expected a new run, got {self.folder}, which is in use; choose another --name or remove it"
             )
         if files := [path for path in self.folder.parents if path.is_file()]:
             raise InputError(f"expected a folder to put the run in, got the file {files[0]}; choose another --runs")
+
+    def check_fields(self) -> None:
+        """Finds fields that are missing or out of range.
+
+        Raises:
+            InputError: such a field.
+        """
+        self._check_model()
+        for flag, (holds, expectation) in self.rules.items():
+            if not holds(value := attrgetter(flag)(self)):
+                raise InputError(f"expected --{flag} as {expectation}, got {value!r}; change it")
 
     def _check_model(self) -> None:
         """Raises InputError where the recipe does not say which model to train."""

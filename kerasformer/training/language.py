@@ -127,14 +127,19 @@ def training_texts(data: LanguageData) -> Iterator[str]:
 
 
 def fresh(recipe: LanguageRecipe, tokenizer: BPE, policy: str) -> CausalLM:
-    """A model of the recipe's sizes with fresh weights.
+    """A model of the recipe's sizes with fresh weights; see `fresh_config`."""
+    return CausalLM(GPT(fresh_config(recipe, tokenizer.vocab_size), dtype=policy), tokenizer)
+
+
+def fresh_config(recipe: LanguageRecipe, vocab_size: int) -> GPTConfig:
+    """The sizes of a model that starts fresh.
 
     Raises:
         InputError: an unknown preset, or sizes that do not fit each other.
     """
     settings = recipe.model
     rates = {"dropout": settings.dropout, "attention_dropout": settings.dropout}
-    values = settings.sizes | rates | {"vocab_size": tokenizer.vocab_size, "max_length": recipe.data.max_length}
+    values = settings.sizes | rates | {"vocab_size": vocab_size, "max_length": recipe.data.max_length}
     if settings.preset is not None:
         values = GPT.preset(settings.preset).values | values
     config = GPTConfig(**values)
@@ -143,7 +148,7 @@ def fresh(recipe: LanguageRecipe, tokenizer: BPE, policy: str) -> CausalLM:
             f"expected --model.num_heads to divide the width, got {config.num_heads} and {config.dim}; "
             "change one of them"
         )
-    return CausalLM(GPT(config, dtype=policy), tokenizer)
+    return config
 
 
 def intervals(recipe: LanguageRecipe, training: Windows) -> tuple[int, int]:

@@ -19,7 +19,9 @@ class AdamW(keras.optimizers.AdamW):
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         if self.weight_decay and self._use_weight_decay(variable):
             rate = tf.cast(learning_rate, variable.dtype) * self.weight_decay
-            variable.assign(variable * (1 - rate))  # one product; Keras makes two and a difference
+            # Not before the gradient is there: all products at once would take as much memory as the weights.
+            with tf.control_dependencies([gradient]):
+                variable.assign(variable * (1 - rate))  # one product; Keras makes two and a difference
         if variable.dtype != tf.float32:  # the operation reads its slots as float32
             return super().update_step(gradient, variable, learning_rate)
         index = self._get_variable_index(variable)
