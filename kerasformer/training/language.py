@@ -26,7 +26,7 @@ from kerasformer.training.optimizers import OPTIMIZERS
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.profiling import Profile
 from kerasformer.training.run import begin, hyperparameters, of_chief, open_folder, read_part
-from kerasformer.training.strategies import is_chief
+from kerasformer.training.strategies import is_chief, workers_answer
 from kerasformer.training.tasks import CausalLM
 from kerasformer.training.tensorboard import TensorBoard
 
@@ -59,13 +59,14 @@ def train(recipe: LanguageRecipe) -> dict[str, float | str]:
         compile_model(model, recipe, training, steps, interval)
     open_folder(recipe)
     start = time.perf_counter()
-    model.fit(
-        training,
-        epochs=steps // interval,
-        steps_per_epoch=interval,
-        callbacks=callbacks(recipe, steps, validation),
-        verbose=0,
-    )
+    with workers_answer():
+        model.fit(
+            training,
+            epochs=steps // interval,
+            steps_per_epoch=interval,
+            callbacks=callbacks(recipe, steps, validation),
+            verbose=0,
+        )
     figures = {"train_seconds": round(time.perf_counter() - start, 1), "model": str(recipe.folder / "model")}
     if validation is None or not is_chief():
         return figures

@@ -30,7 +30,7 @@ def begin(recipe: Run) -> tf.distribute.Strategy:
     keras.utils.set_random_seed(settings.seed)
     strategy = strategies.strategy(settings.strategy, settings.devices, settings.worker_timeout)
     if (replicas := strategy.num_replicas_in_sync) > 1:
-        logger.info("strategy: %s, %d replicas", type(strategy).__name__, replicas)
+        logger.info("replicas: %d, each of which reads its part of a batch", replicas)
     return strategy
 
 

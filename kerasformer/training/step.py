@@ -52,9 +52,10 @@ class TrainingStep(Fitting):
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = self.weights_of(labels, sample_weight)
         loss_sum, outputs, gradients = self._accumulated(inputs, labels, weights)
-        positions = tf.size(inputs["token_ids"])
-        tokens = tf.reduce_sum(inputs["padding_mask"]) if "padding_mask" in inputs else positions
-        sums = tf.stack([loss_sum, tf.reduce_sum(weights), tf.cast(tokens, tf.float32), tf.cast(positions, tf.float32)])
+        positions = tf.cast(tf.size(inputs["token_ids"]), tf.float32)
+        mask = inputs.get("padding_mask")
+        tokens = positions if mask is None else tf.reduce_sum(tf.cast(mask, tf.float32))
+        sums = tf.stack([loss_sum, tf.reduce_sum(weights), tokens, positions])
         self._update_metrics(sums[0], sums[1], labels, outputs, sample_weight)
 
         replica = tf.distribute.get_replica_context()

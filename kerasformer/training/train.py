@@ -22,7 +22,7 @@ from kerasformer.training.optimizers import adamw
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.profiling import Profile
 from kerasformer.training.run import begin, hyperparameters, of_chief, open_folder, read_part
-from kerasformer.training.strategies import is_chief
+from kerasformer.training.strategies import is_chief, workers_answer
 from kerasformer.training.tasks import Classifier
 from kerasformer.training.tensorboard import TensorBoard
 
@@ -72,13 +72,14 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
         compile_model(model, recipe, training)
     open_folder(recipe)
     start = time.perf_counter()
-    model.fit(
-        training,
-        epochs=recipe.train.epochs,
-        class_weight=class_weights(training) if recipe.train.class_weights == "balanced" else None,
-        callbacks=callbacks(recipe, training, validation),
-        verbose=0,
-    )
+    with workers_answer():
+        model.fit(
+            training,
+            epochs=recipe.train.epochs,
+            class_weight=class_weights(training) if recipe.train.class_weights == "balanced" else None,
+            callbacks=callbacks(recipe, training, validation),
+            verbose=0,
+        )
     seconds = time.perf_counter() - start
     figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
     if validation is None or not is_chief():
