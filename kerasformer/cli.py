@@ -58,8 +58,8 @@ def _run(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "tokenizer": tokenizer,
     "prepare": prepare,
-    "plan": plan,
     "train": train,
+    "plan": plan,
     "launch": launch,
     "evaluate": evaluate,
     "predict": predict,

@@ -122,6 +122,7 @@ TYPOS = {
     "tokenizer": ("tokenizer wordpiece notes.txt --output out --vocab-sise 9", "--vocab-size"),
     "prepare": ("prepare notes.txt --tokenizr bpe --output out", "--tokenizer"),
     "train": ("train recipe.py --train.epocs 3", "--train.epochs"),
+    "plan": ("plan recipe.py --train.remt blocks", "--train.remat"),
     "evaluate": ("evaluate --dta animals.csv", "--data"),
     "predict": ("predict model text --txt_pair=other", "--text-pair"),
     "generate": ("generate model --max-new-tokns 3", "--max-new-tokens"),
@@ -256,7 +257,7 @@ def test_every_number_and_choice_of_a_recipe_has_a_rule(recipe):
     fields = {f"{name}.{f.name}": f.type for name, part in parts.items() for f in dataclasses.fields(part)}
     kinds = (int, float, float | None, int | None)
     named = {f for f, kind in fields.items() if kind in kinds or get_origin(kind) is Literal}
-    assert recipe.rules.keys() == {"name"} | named
+    assert recipe.rules.keys() == {"name", "train.profile"} | named
 
 
 BREAKAGES = {

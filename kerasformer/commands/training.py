@@ -42,11 +42,12 @@ def _train_language_model(recipe: LanguageRecipe) -> None:
 
 
 def plan(arguments: list[str]) -> None:
-    """Tell what a recipe takes before it runs: `kerasformer plan pipelines/gpt_pretrain.py --memory 16GB`."""
+    """Tell what a run takes before it runs: `kerasformer plan RECIPE --memory 16GB --devices 8 --json` and its flags."""
+    if arguments and arguments[0] in HELP:
+        parse(Recipe, ["--help"], "plan RECIPE", plan.__doc__, default=Recipe(name="RECIPE"))
     if not arguments or arguments[0].startswith("-"):
         raise InputError(
-            f"expected a recipe first, got {arguments[0] if arguments else 'none'}; then flags of its own, --memory "
-            "SIZE (what a device has, to find the largest batch), --devices N and --json; "
+            f"expected a recipe first, got {arguments[0] if arguments else 'none'}; "
             "for example kerasformer plan pipelines/gpt_pretrain.py --memory 16GB"
         )
     module = load_recipe(Path(arguments[0]))
