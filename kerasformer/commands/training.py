@@ -42,7 +42,7 @@ def _train_language_model(recipe: LanguageRecipe) -> None:
 
 
 def plan(arguments: list[str]) -> None:
-    """Tell what a run takes before it runs: `kerasformer plan RECIPE --memory 16GB --devices 8 --json` and its flags."""
+    """Tell what a run takes before it runs: `kerasformer plan RECIPE --memory 16GB --devices 8 --json`, and flags."""
     if arguments and arguments[0] in HELP:
         parse(Recipe, ["--help"], "plan RECIPE", plan.__doc__, default=Recipe(name="RECIPE"))
     if not arguments or arguments[0].startswith("-"):
