@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kerasformer.errors import InputError
+from kerasformer.training.averages import AveragedValidation, averaged
 from kerasformer.training.evaluation import Evaluation, Perplexity
 from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import steps_made
@@ -21,8 +22,17 @@ from kerasformer.training.step import STEP_LOGS
 from kerasformer.training.strategies import is_chief
 from kerasformer.training.tensorboard import TensorBoard
 
-__all__ = ["BestModel", "Evaluation", "FiniteLoss", "Meter", "MetricsLog", "MetricsTable", "Perplexity", "Profile"]
-__all__ += ["ProgressBar", "TensorBoard"]
+__all__ = [
+    "AveragedValidation",
+    "BestModel",
+    "Evaluation",
+    "FiniteLoss",
+    "Meter",
+    "MetricsLog",
+    "MetricsTable",
+    "Perplexity",
+]
+__all__ += ["Profile", "ProgressBar", "TensorBoard"]
 
 
 class BestModel(keras.callbacks.Callback):
@@ -47,7 +57,8 @@ class BestModel(keras.callbacks.Callback):
         if value is None or score > self.best:
             self.best, self.best_epoch = score, epoch
             if is_chief():
-                self.model.save_pretrained(self.folder)
+                with averaged(self.model):
+                    self.model.save_pretrained(self.folder)
         elif self.patience and epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True
 

@@ -131,7 +131,8 @@ class Fitting:
             return super().fit(x, *args, epochs=epochs, **kwargs)
         steps = steps_per_epoch or x.steps_per_epoch
         first = max(initial_step, initial_epoch * steps)
-        self._check(x.batch_size, first, steps)
+        for batch_size in x.batch_sizes:
+            self._check(batch_size, first, steps)
         self.feed = Feed(x.batch_size)
 
         def data(first: int, count: int) -> Any:

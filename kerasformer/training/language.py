@@ -22,13 +22,14 @@ from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, Me
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import language_figures
 from kerasformer.training.meter import Meter
-from kerasformer.training.optimizers import OPTIMIZERS
+from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.profiling import Profile
 from kerasformer.training.run import begin, hyperparameters, of_chief, open_folder, read_part
 from kerasformer.training.strategies import is_chief, workers_answer
 from kerasformer.training.tasks import CausalLM
 from kerasformer.training.tensorboard import TensorBoard
+from kerasformer.training.tuning import freeze
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +50,16 @@ def train(recipe: LanguageRecipe) -> dict[str, float | str]:
         model = CausalLM.from_pretrained(pretrained, dtype=policy) if pretrained else None
         training, validation = windows(recipe.data, model and model.tokenizer)
         model = model or fresh(recipe, training.tokenizer(), policy)
+        freeze(model, recipe.train.freeze)
+        steps, interval = intervals(recipe, training)
+        optimizer = of_recipe(recipe.train, model, steps)
     logger.info("precision: %s", policy)
     logger.info("training on %s", summary(training))
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
-    steps, interval = intervals(recipe, training)
     with strategy.scope():
-        compile_model(model, recipe, training, steps, interval)
+        compile_model(model, recipe, training, optimizer, steps, interval)
     open_folder(recipe)
     start = time.perf_counter()
     with workers_answer():
@@ -85,6 +88,7 @@ def windows(data: LanguageData, tokenizer: BPE | None) -> tuple[Windows, Windows
         InputError: data that cannot be used, or that another tokenizer made.
     """
     settings = {"max_length": data.max_length, "batch_size": data.batch_size, "order": data.order, "seed": data.seed}
+    settings["batch_ramp"] = data.batch_ramp
     if len(data.train) == 1 and (Path(data.train[0]) / INDEX).exists():
         if data.validation:
             raise InputError(
@@ -160,24 +164,17 @@ def intervals(recipe: LanguageRecipe, training: Windows) -> tuple[int, int]:
     return settings.steps, settings.evaluate_every or settings.steps
 
 
-def compile_model(model: CausalLM, recipe: LanguageRecipe, training: Windows, steps: int, interval: int) -> None:
-    """Compiles the model with the recipe's optimizer, and with XLA if it pays."""
+def compile_model(
+    model: CausalLM, recipe: LanguageRecipe, training: Windows, optimizer: keras.Optimizer, steps: int, interval: int
+) -> None:
+    """Compiles the model, and with XLA if it pays."""
     settings = recipe.train
     model.backbone.set_remat(settings.remat == "blocks")
-    optimizer = OPTIMIZERS[settings.optimizer](
-        settings.learning_rate,
-        steps=steps,
-        warmup=settings.warmup,
-        schedule=settings.schedule,
-        floor=settings.min_learning_rate,
-        weight_decay=settings.weight_decay,
-        beta_1=settings.beta_1,
-        beta_2=settings.beta_2,
-        clip_norm=settings.clip_norm,
-    )
-    together = math.gcd(settings.steps_per_execution, interval)  # no execution goes on past an evaluation
+    # No execution goes on past an evaluation, nor from batches of one size to those of another.
+    together = math.gcd(settings.steps_per_execution, interval, *(count for _, count in recipe.data.batch_ramp))
     model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate)
-    jit_compile = choose_jit(model, model.training_set(training, 0, 1), steps, settings.compile)
+    dataset = model.training_set(training, steps - 1, 1)  # a batch of the full size
+    jit_compile = choose_jit(model, dataset, steps, settings.compile, shapes=1 + len(recipe.data.batch_ramp))
     model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate, jit_compile=jit_compile)
 
 
@@ -223,7 +220,8 @@ def evaluate_run(folder: Path, files: Sequence[Path]) -> dict[str, float]:
 
 def summary(windows: Windows) -> str:
     """One line on a text."""
+    ramp = "".join(f"{size} for {steps:,} steps, then " for size, steps in windows.batch_ramp)
     return (
-        f"{windows.tokens:,} tokens, {windows.bytes_per_token:.2f} bytes a token, in batches of {windows.batch_size} "
-        f"windows of {windows.max_length}"
+        f"{windows.tokens:,} tokens, {windows.bytes_per_token:.2f} bytes a token, in batches of {ramp}"
+        f"{windows.batch_size} windows of {windows.max_length}"
     )

@@ -17,6 +17,7 @@ import keras
 from kerasformer.models.heads import Head
 from kerasformer.training.flops import flops_per_token, multiplied
 from kerasformer.training.next_token import CHUNK_LOGITS
+from kerasformer.training.updates import Adafactor
 
 FLOAT = 4
 # Of the memory that lives at the peak, what TensorFlow's allocator takes: gaps remain between tensors of many sizes.
@@ -61,9 +62,7 @@ class Weightless:
         with keras.StatelessScope(initialize_variables=False):
             model = make()
         keras.utils.clear_session()  # or the next model would allocate them after all
-        muon = isinstance(optimizer, keras.optimizers.Muon)  # keeps a momentum; of what is left to Adam, a second one
-        twice = [v for v in model.trainable_variables if not muon or optimizer._should_use_adamw(v)]
-        return cls(model, _numbers(model.trainable_variables) + _numbers(twice))
+        return cls(model, _state(optimizer, model.trainable_variables))
 
     def parameters(self) -> dict[str, int]:
         """How many the embeddings, the blocks, and what comes after them have."""
@@ -191,6 +190,21 @@ def _logits(model: Head, tokens: int) -> int:
     vocab = model.backbone.config.vocab_size
     chunks = -(-tokens // max(1, CHUNK_LOGITS // vocab))
     return -(-tokens // chunks) * vocab
+
+
+def _state(optimizer: keras.Optimizer, variables: Sequence[keras.Variable]) -> int:
+    """Numbers that an optimizer keeps of the weights."""
+    count, average = _numbers(variables), _numbers(variables) * bool(optimizer.use_ema)
+    match optimizer:
+        case keras.optimizers.Muon():  # a momentum; of what is left to Adam, a second one
+            return average + count + _numbers([v for v in variables if optimizer._should_use_adamw(v)])
+        case keras.optimizers.Lion():
+            return average + count
+        case keras.optimizers.SGD():
+            return average + count * bool(optimizer.momentum)
+        case Adafactor():  # a mean of each row and one of each column
+            return average + sum(sum(v.shape) for v in variables)
+    return average + 2 * count
 
 
 def _bytes(model: Head) -> int:

@@ -33,7 +33,7 @@ def figures(recipe: Run, room: int | None = None) -> dict[str, Any]:
     settings, data = recipe.train, recipe.data
     policy = dtype_policy(settings.precision)
     weightless = Weightless.of(
-        lambda: model_of(recipe, policy), OPTIMIZERS[getattr(settings, "optimizer", "adamw")](1.0, steps=1)
+        lambda: model_of(recipe, policy), OPTIMIZERS[settings.optimizer](1.0, steps=1, ema=settings.ema)
     )
     config = weightless.model.backbone.config
     devices = settings.devices or len(tf.config.list_physical_devices("GPU")) or 1

@@ -60,13 +60,13 @@ def read_part(folder: Path, name: str, kind: type) -> Any:
 
 
 def kind_of(folder: Path) -> type[Run]:
-    """Which kind of recipe made a run: the one whose data have the fields that are told.
+    """Which kind of recipe made a run: the one whose data have the fields that are told, and since then perhaps more.
 
     Raises:
         InputError: no run.
     """
     told = read_part(folder, "data", dict)
-    return LanguageRecipe if {f.name for f in dataclasses.fields(LanguageData)} == told.keys() else Recipe
+    return LanguageRecipe if told.keys() <= {f.name for f in dataclasses.fields(LanguageData)} else Recipe
 
 
 def as_json(recipe: Run) -> dict:
@@ -82,7 +82,7 @@ def hyperparameters(recipe: Run) -> dict[str, str | float | int | bool]:
             if isinstance(value, dict):
                 yield from flatten(value, f"{prefix}{name}.")
             elif isinstance(value, list):
-                yield f"{prefix}{name}", " ".join(value)
+                yield f"{prefix}{name}", " ".join(map(str, value))
             elif value is not None:
                 yield f"{prefix}{name}", value
 

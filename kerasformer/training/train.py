@@ -18,13 +18,14 @@ from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
 from kerasformer.training.meter import Meter
-from kerasformer.training.optimizers import adamw
+from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.profiling import Profile
 from kerasformer.training.run import begin, hyperparameters, of_chief, open_folder, read_part
 from kerasformer.training.strategies import is_chief, workers_answer
 from kerasformer.training.tasks import Classifier
 from kerasformer.training.tensorboard import TensorBoard
+from kerasformer.training.tuning import freeze
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +64,16 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
         seed=data.seed,
         augment=data.augment if any(dataclasses.astuple(data.augment)) else None,
     )
+    freeze(model, recipe.train.freeze)
+    with strategy.scope():
+        optimizer = of_recipe(recipe.train, model, len(training) * recipe.train.epochs)
     logger.info("precision: %s", policy)
     logger.info("training on %s", summary(training))
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
     with strategy.scope():
-        compile_model(model, recipe, training)
+        compile_model(model, recipe, training, optimizer)
     open_folder(recipe)
     start = time.perf_counter()
     with workers_answer():
@@ -80,8 +84,7 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
             callbacks=callbacks(recipe, training, validation),
             verbose=0,
         )
-    seconds = time.perf_counter() - start
-    figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
+    figures = {"train_seconds": round(time.perf_counter() - start, 1), "model": str(recipe.folder / "model")}
     if validation is None or not is_chief():
         return figures
     # What is reported is the model as it was saved, in float32, as it will be served.
@@ -89,17 +92,10 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     return evaluation(best, validation).figures() | figures
 
 
-def compile_model(model: Classifier, recipe: Recipe, training: Batches) -> None:
-    """Compiles the model with the recipe's optimizer and loss, and with XLA if it pays."""
+def compile_model(model: Classifier, recipe: Recipe, training: Batches, optimizer: keras.Optimizer) -> None:
+    """Compiles the model with the recipe's loss, and with XLA if it pays."""
     settings, steps = recipe.train, len(training) * recipe.train.epochs
     model.backbone.set_remat(settings.remat == "blocks")
-    optimizer = adamw(
-        settings.learning_rate,
-        steps=steps,
-        warmup=settings.warmup,
-        weight_decay=settings.weight_decay,
-        clip_norm=settings.clip_norm,
-    )
     loss = Crossentropy(settings.label_smoothing)
     model.compile(optimizer, loss, accumulate=settings.accumulate)
     shapes = len({training.padded_length(rows) for rows in training.order()})
