@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test check test-all format constraints clean
-.PHONY: bench-finetune bench-gpt bench-generate bench-tokenizers
+.PHONY: bench-plan bench-finetune bench-gpt bench-generate bench-tokenizers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench-gpt: .venv/.base .venv-peers/.ready .venv-keras-hub/.ready ## training spe
 
 bench-generate: .venv/.base .venv-peers/.ready .venv-keras-hub/.ready ## generation speed beside transformers and KerasHub
 	$(PYTHON) benchmarks/generate.py
+
+bench-plan: .venv/.base ## planned and measured memory of training steps
+	$(PYTHON) benchmarks/plan.py $(ARGS)
 
 # Of another text or vocabulary: make bench-tokenizers ARGS="--text wiki.txt --tokenizer gpt2"
 bench-tokenizers: .venv/.base .venv-keras-hub/.ready ## speed of byte-level BPE beside tokenizers and KerasHub

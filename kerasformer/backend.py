@@ -33,6 +33,26 @@ def fused(function: Callable) -> Callable:
     return function
 
 
+def recomputed(
+    function: Callable, x: keras.KerasTensor, variables: Sequence[keras.Variable], generators: Sequence
+) -> keras.KerasTensor:
+    """`function(x)`, of which the backward pass keeps `x` alone: it computes all between anew.
+
+    Args:
+        variables: those that `function` reads.
+        generators: the SeedGenerators that it draws from, once each. It draws the same both times.
+    """
+    drawn = [(generator.state, generator.next()) for generator in generators]
+    # Under JAX an enclosing scope holds the values, which a scope within it hides.
+    held = [(variable, variable.value) for variable in variables] if keras.backend.backend() == "jax" else []
+
+    def stateless(x):
+        with keras.StatelessScope(held + drawn):
+            return function(x)
+
+    return keras.remat(stateless)(x)
+
+
 def has_fast_bfloat16() -> bool:
     """Whether the device computes in bfloat16, rather than emulate it: TPUs, GPUs of compute capability 8.0 or above,
     and CPUs with avx512_bf16 or amx_bf16 instructions.

@@ -123,6 +123,7 @@ TYPOS = {
     "prepare": ("prepare notes.txt --tokenizr bpe --output out", "--tokenizer"),
     "train": ("train recipe.py --train.epocs 3", "--train.epochs"),
     "launch": ("launch --wokers 2 train recipe.py", "--workers"),
+    "plan": ("plan recipe.py --train.remt blocks", "--train.remat"),
     "evaluate": ("evaluate --dta animals.csv", "--data"),
     "predict": ("predict model text --txt_pair=other", "--text-pair"),
     "generate": ("generate model --max-new-tokns 3", "--max-new-tokens"),
@@ -266,7 +267,7 @@ def test_every_number_and_choice_of_a_recipe_has_a_rule(recipe):
     kinds = (int, float, float | None, int | None)
     named = {f for f, kind in fields.items() if kind in kinds or get_origin(kind) is Literal}
     named.add("train.freeze")  # a number or a word
-    assert recipe.rules.keys() == {"name"} | named
+    assert recipe.rules.keys() == {"name", "train.profile"} | named
 
 
 BREAKAGES = {

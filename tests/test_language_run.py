@@ -71,7 +71,8 @@ def log_of(folder) -> tuple[list[dict], list[dict]]:
 
 def test_it_learns_and_its_run_folder_holds_all(run):
     recipe, figures = run
-    assert {path.name for path in recipe.folder.iterdir()} == {"recipe.json", "metrics.jsonl", "tensorboard", "model"}
+    files = {"recipe.json", "metrics.jsonl", "metrics.csv", "tensorboard", "model"}
+    assert {path.name for path in recipe.folder.iterdir()} == files
     steps, evaluations = log_of(recipe.folder)
     assert [record["step"] for record in steps] == list(range(5, STEPS + 1, 5))
     assert [record["step"] for record in evaluations] == [10, 20, 30]
@@ -115,6 +116,7 @@ def test_tensorboard_shows_steps_and_evaluations(run):
                     found.setdefault((path.parent.name, value.tag), {})[event.step] = tf.make_ndarray(value.tensor)
     steps, evaluations = log_of(recipe.folder)
     train_tags = {"loss", "gradient_norm", "learning_rate", "tokens_per_second", "padding_share"}
+    train_tags |= {"step_seconds", "model_flops_utilization", "data_wait_share", "host_memory_gb"}
     evaluation_tags = {"loss", "perplexity", "bits_per_byte"}
     assert found.keys() == {("train", tag) for tag in train_tags} | {("validation", tag) for tag in evaluation_tags}
     assert found["train", "loss"] == {r["step"]: pytest.approx(r["step_loss"], rel=1e-5) for r in steps}

@@ -14,13 +14,13 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from kerasformer.layers.activations import ACTIVATIONS, gelu
+from kerasformer.layers.activations import ACTIVATIONS
 from kerasformer.layers.attention import Cache, SelfAttention
 from kerasformer.layers.block import Block
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.embedding import Embedding, TokenAndPositionEmbedding
-from kerasformer.layers.masks import causal_bias, padding_bias
+from kerasformer.layers.masks import causal_penalty, padding_bias
 from kerasformer.layers.mlp import MLP
 from kerasformer.layers.norm import LayerNorm
 from kerasformer.layers.residual import Residual
@@ -53,6 +53,10 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 def normalised(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12) * gamma + beta
+
+
+def tanh_gelu(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def exact_gelu(x: np.ndarray) -> np.ndarray:
@@ -114,8 +118,8 @@ def test_a_row_of_padding_alone_stays_finite():
     assert np.isfinite(layer(numbers(B, T, D), attention_bias=padding_bias(np.zeros((B, T)), "float32"))).all()
 
 
-def test_causal_bias_counts_what_is_in_the_cache():
-    hidden = causal_bias(2, 3, "float32", start=1)[0, 0] < 0
+def test_causal_penalty_counts_what_is_in_the_cache():
+    hidden = causal_penalty(2, 3, "float32", start=1)[0, 0] > 0
     np.testing.assert_array_equal(hidden, [[False, False, True], [False, False, False]])
 
 
@@ -195,7 +199,7 @@ def test_embedding_adds_its_tables():
     ("name", "formula"),
     [
         ("gelu", exact_gelu),
-        ("gelu_tanh", lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))),
+        ("gelu_tanh", tanh_gelu),
         ("relu", lambda x: np.maximum(x, 0)),
         ("silu", lambda x: x / (1 + np.exp(-x))),
     ],
@@ -205,14 +209,15 @@ def test_activations_equal_their_formulas(name, formula):
     np.testing.assert_allclose(ACTIVATIONS[name](ops.convert_to_tensor(x, "float32")), formula(x), **TOLERANCE)
 
 
-def test_the_written_gradient_of_gelu_is_its_derivative():
+@pytest.mark.parametrize(("name", "formula"), [("gelu", exact_gelu), ("gelu_tanh", tanh_gelu)])
+def test_the_written_gradient_of_gelu_is_its_derivative(name, formula):
     tf = pytest.importorskip("tensorflow")
     x, h = np.linspace(-6, 6, 101), 1e-6
     with tf.GradientTape() as tape:
         tensor = tf.constant(x, tf.float32)
         tape.watch(tensor)
-        y = gelu(tensor) * 3.0
-    slope = 3 * (exact_gelu(x + h) - exact_gelu(x - h)) / (2 * h)
+        y = ACTIVATIONS[name](tensor) * 3.0
+    slope = 3 * (formula(x + h) - formula(x - h)) / (2 * h)
     np.testing.assert_allclose(tape.gradient(y, tensor), slope, **TOLERANCE)
 
 

@@ -34,7 +34,8 @@ def sets_of(recipe, tokenizer):
 
 def test_a_run_folder_holds_recipe_log_events_and_model(run):
     recipe, _ = run
-    assert {path.name for path in recipe.folder.iterdir()} == {"recipe.json", "metrics.jsonl", "tensorboard", "model"}
+    files = {"recipe.json", "metrics.jsonl", "metrics.csv", "tensorboard", "model"}
+    assert {path.name for path in recipe.folder.iterdir()} == files
     assert {path.name for path in (recipe.folder / "tensorboard").iterdir()} == {"train", "validation"}
     written = json.loads((recipe.folder / "recipe.json").read_text())
     assert written == json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
@@ -44,7 +45,9 @@ def test_the_log_has_every_step_and_epoch(run):
     recipe, figures = run
     steps, epochs = log_of(recipe.folder)
     assert [record["step"] for record in steps] == list(range(1, 3 * STEPS + 1))
-    assert {"step", "loss", "accuracy", "step_loss", "gradient_norm", "tokens", "positions"} == steps[0].keys()
+    speed = {"step_seconds", "tokens_per_second", "model_flops_utilization", "data_wait_share", "host_memory_gb"}
+    learned = {"step", "loss", "accuracy", "step_loss", "gradient_norm", "tokens", "positions"}
+    assert learned | speed == steps[0].keys()
     assert [(record["epoch"], record["step"]) for record in epochs] == [(i, i * STEPS) for i in (1, 2, 3)]
     assert {"epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1"} == epochs[0].keys()
     assert epochs[-1]["loss"] < epochs[0]["loss"]

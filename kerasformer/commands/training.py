@@ -1,5 +1,6 @@
 """Commands that train and measure a model."""
 
+import re
 from pathlib import Path
 
 import tyro
@@ -38,6 +39,59 @@ def _train_on_text(recipe: TextRecipe) -> None:
     from kerasformer.training.language import train as run
 
     print_json(run(recipe))
+
+
+def plan(arguments: list[str]) -> None:
+    """Tell what a run takes before it runs: `kerasformer plan RECIPE --memory 16GB --devices 8 --json`, and flags."""
+    if arguments and arguments[0] in HELP:
+        parse(Recipe, ["--help"], "plan RECIPE", plan.__doc__, default=Recipe(name="RECIPE"))
+    if not arguments or arguments[0].startswith("-"):
+        raise InputError(
+            f"expected a recipe first, got {arguments[0] if arguments else 'none'}; "
+            "for example kerasformer plan pipelines/gpt_pretrain.py --memory 16GB"
+        )
+    module = load_recipe(Path(arguments[0]))
+    own, others = own_flags(arguments[1:], {"--memory": 1, "--devices": 1, "--json": 0})
+    others += [f"--train.devices={own['--devices']}"] if "--devices" in own else []
+    recipe = parse(type(module.recipe), others, f"plan {arguments[0]}", plan.__doc__, default=module.recipe)
+    recipe.check_fields()
+    room = size_of(own["--memory"]) if "--memory" in own else None
+    import_tensorflow()
+    from kerasformer.training.planning import figures, table
+
+    found = figures(recipe, room)
+    print_json(found) if "--json" in own else print(table(found), flush=True)
+
+
+def own_flags(arguments: list[str], takes: dict[str, int]) -> tuple[dict[str, str], list[str]]:
+    """The values of a command's own flags among those of a recipe, and the arguments without them."""
+    own, others, words = {}, [], list(arguments)
+    while words:
+        flag, equals, value = words[0].partition("=")
+        if flag not in takes:
+            others.append(words.pop(0))
+            continue
+        words.pop(0)
+        if takes[flag] and not equals:
+            if not words:
+                raise InputError(f"expected a value for {flag}, got none")
+            value = words.pop(0)
+        own[flag] = value
+    return own, others
+
+
+def size_of(text: str) -> int:
+    """Bytes of a size such as 16GB or 512MiB.
+
+    Raises:
+        InputError: no size.
+    """
+    units = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+    units |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", text.strip().upper())
+    if not found or found[2] not in units:
+        raise InputError(f"expected --memory as a size such as 16GB, got {text!r}; change it")
+    return int(float(found[1]) * units[found[2]])
 
 
 def launch(arguments: list[str]) -> int:

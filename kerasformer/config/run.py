@@ -52,6 +52,12 @@ class Training:
     """auto: XLA for the model where a few measured steps say that it pays."""
     seed: int = 0
     """Of fresh weights and dropout."""
+    remat: Literal["none", "blocks"] = "none"
+    """blocks: keep only their inputs for the backward pass and compute the rest anew: less memory, more time."""
+    peak_tflops: float | None = None
+    """What one device can do in this precision, for the utilization that is shown; measured by default."""
+    profile: str | None = None
+    """Steps to profile for TensorBoard, such as 10:15."""
     strategy: Literal["auto", "one", "mirrored", "multiworker", "tpu"] = "auto"
     """One device, those of this host, of several hosts (TF_CONFIG or Slurm; see launch), a TPU; auto: what is found."""
     devices: int = 0
@@ -92,11 +98,7 @@ class Run:
         """
         if not has_source:
             raise InputError("expected a training set, got none; pass --data.train PATH")
-        self._check_model()
-        for flag, (holds, expectation) in self.rules.items():
-            if not holds(value := attrgetter(flag)(self)):
-                raise InputError(f"expected --{flag} as {expectation}, got {value!r}; change it")
-        check_settings(self.train)
+        self.check_fields()
         if self.folder.exists():
             raise InputError(
                 f"expected a new run, got {self.folder}, which is in use; choose another --name or remove it"
@@ -104,8 +106,40 @@ class Run:
         if files := [path for path in self.folder.parents if path.is_file()]:
             raise InputError(f"expected a folder to put the run in, got the file {files[0]}; choose another --runs")
 
+    def check_fields(self) -> None:
+        """Finds fields that are missing or out of range.
+
+        Raises:
+            InputError: such a field.
+        """
+        self._check_model()
+        for flag, (holds, expectation) in self.rules.items():
+            if not holds(value := attrgetter(flag)(self)):
+                raise InputError(f"expected --{flag} as {expectation}, got {value!r}; change it")
+        check_settings(self.train)
+
     def _check_model(self) -> None:
         """Raises InputError where the recipe does not say which model to train."""
+
+
+def steps_of(profile: str) -> tuple[int, int]:
+    """The first and the last step of "N:M", or of "N".
+
+    Raises:
+        ValueError: other text, or no such steps.
+    """
+    first, _, last = profile.partition(":")
+    steps = int(first), int(last or first)
+    if not 1 <= steps[0] <= steps[1]:
+        raise ValueError(f"expected steps N:M with 1 <= N <= M, got {profile}")
+    return steps
+
+
+def _is_profile(value: str | None) -> bool:
+    try:
+        return value is None or bool(steps_of(value))
+    except (ValueError, AttributeError):
+        return False
 
 
 # By their flags.
@@ -131,6 +165,8 @@ COMMON: dict[str, Rule] = {
     ),
     "train.ema": SHARE,
     "train.seed": whole(0, 2**32 - 1),
+    "train.peak_tflops": or_none(AMOUNT),
+    "train.profile": (_is_profile, "steps N:M, the first of a run being 1"),
     "train.devices": whole(0),
     "train.accumulate": whole(1),
     "train.worker_timeout": whole(1),

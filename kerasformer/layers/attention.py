@@ -11,7 +11,7 @@ from keras import KerasTensor, ops
 
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
-from kerasformer.layers.masks import causal_bias
+from kerasformer.layers.masks import causal_penalty
 
 
 class Cache(NamedTuple):
@@ -91,7 +91,7 @@ class SelfAttention(keras.layers.Layer):
         if self.is_causal:
             keys = ops.shape(key)[2]
             # Subtracted: TensorFlow fuses a product and a sum of these shapes into a kernel hundreds of times slower.
-            scores = scores - (-causal_bias(length, keys, scores.dtype, start=start, window=self.window))
+            scores = scores - causal_penalty(length, keys, scores.dtype, start=start, window=self.window)
         weights = ops.cast(attention_weights(scores), value.dtype)
         weights = self.dropout(weights, training=training)
         attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # [B, T, N, H]

@@ -1,10 +1,12 @@
 """The Transformer block: self-attention, then an MLP, each inside a residual connection."""
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 from keras import KerasTensor
 
+from kerasformer.backend import recomputed
 from kerasformer.layers.activations import gelu
 from kerasformer.layers.attention import Cache, SelfAttention
 from kerasformer.layers.mlp import MLP
@@ -41,6 +43,7 @@ class Block(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.remat = False  # a training that is short of memory sets it: the backward pass then keeps the input alone
         policy = self.dtype_policy
         weights = {"initializer": initializer, "output_initializer": output_initializer, "dtype": policy}
         residual = {"prenorm": prenorm, "dropout": dropout, "epsilon": epsilon, "dtype": policy}
@@ -70,6 +73,21 @@ class Block(keras.layers.Layer):
         training: bool = False,
     ) -> KerasTensor | tuple[KerasTensor, Cache]:
         """[B, T, D] -> [B, T, D]; with `cache` (see SelfAttention) also the cache that the next call needs."""
+        if self.remat and training:
+            act = partial(self._act, attention_bias=attention_bias, training=True)
+            layers = (self.attention, self.attention_residual, self.mlp_residual)
+            generators = [layer.dropout.seed_generator for layer in layers if layer.dropout.seed_generator]
+            return recomputed(act, x, self.variables, generators)
+        return self._act(x, attention_bias, cache, start, training)
+
+    def _act(
+        self,
+        x: KerasTensor,
+        attention_bias: KerasTensor | None = None,
+        cache: Cache | None = None,
+        start: int | KerasTensor = 0,
+        training: bool = False,
+    ) -> KerasTensor | tuple[KerasTensor, Cache]:
         attended = self.attention(
             self.attention_residual.enter(x), attention_bias=attention_bias, cache=cache, start=start, training=training
         )

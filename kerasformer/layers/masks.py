@@ -15,8 +15,8 @@ def padding_bias(padding_mask: KerasTensor, dtype: str) -> KerasTensor:
     return hidden[:, None, None, :] * HIDDEN
 
 
-def causal_bias(length: int, keys: int, dtype: str, *, start: int | KerasTensor = 0, window: int = 0) -> KerasTensor:
-    """Bias [1, 1, T, S] that hides the future from queries that stand at `start`, `start` + 1, ...
+def causal_penalty(length: int, keys: int, dtype: str, *, start: int | KerasTensor = 0, window: int = 0) -> KerasTensor:
+    """What to subtract [1, 1, T, S] to hide the future from queries that stand at `start`, `start` + 1, ...
 
     Args:
         length: T.
@@ -27,4 +27,4 @@ def causal_bias(length: int, keys: int, dtype: str, *, start: int | KerasTensor 
     hidden = ops.less(distance, 0)
     if window:
         hidden = ops.logical_or(hidden, ops.greater_equal(distance, window))
-    return ops.cast(hidden, dtype)[None, None] * HIDDEN
+    return ops.cast(hidden, dtype)[None, None] * -HIDDEN

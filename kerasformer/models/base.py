@@ -159,6 +159,14 @@ class Model(keras.Model):
         load(model, without_head(cls.table, tensors), folder)
         return model
 
+    def set_remat(self, blocks: bool) -> None:
+        """Whether the backward pass computes each block's inside anew, and keeps no more than its input until then.
+
+        To be set before the model is compiled. Chen et al. 2016, arXiv 1604.06174.
+        """
+        for block in self.blocks:
+            block.remat = blocks
+
     def rows(self, task: str | None = None, with_prefix: bool = True) -> list[weights.Row]:
         """The rows of the family's table that a model of this config has, and those of the head of a task."""
         own = weights.by_path(self)

@@ -32,6 +32,7 @@ class Head(keras.Model):
     """
 
     task: ClassVar[str]  # names the head in the families' tables
+    scored_share: ClassVar[float] = 0.0  # of the positions, by products with the backbone's `output_table`
 
     def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
         super().__init__(dtype=backbone.dtype_policy, **kwargs)
@@ -167,6 +168,7 @@ class CausalLM(Head):
     """
 
     task = "CausalLM"
+    scored_share = 1.0
 
     def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
         super().__init__(backbone, tokenizer, **kwargs)
@@ -212,6 +214,7 @@ class MaskedLM(Head):
     """
 
     task = "MaskedLM"
+    scored_share = 0.15  # as many as BERT hides
 
     def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
         super().__init__(backbone, tokenizer, **kwargs)

@@ -1,6 +1,7 @@
 """What happens beside the training steps: the best model, the log, the progress bar; and those of other modules."""
 
 import atexit
+import csv
 import json
 import math
 import time
@@ -14,13 +15,24 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from kerasformer.errors import InputError
 from kerasformer.training.averages import AveragedValidation, averaged
 from kerasformer.training.evaluation import Evaluation, Perplexity
+from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import steps_made
+from kerasformer.training.profiling import Profile
 from kerasformer.training.step import STEP_LOGS
 from kerasformer.training.strategies import is_chief
 from kerasformer.training.tensorboard import TensorBoard
 
-__all__ = ["AveragedValidation", "BestModel", "Evaluation", "FiniteLoss", "MetricsLog", "Perplexity", "ProgressBar"]
-__all__ += ["TensorBoard"]
+__all__ = [
+    "AveragedValidation",
+    "BestModel",
+    "Evaluation",
+    "FiniteLoss",
+    "Meter",
+    "MetricsLog",
+    "MetricsTable",
+    "Perplexity",
+]
+__all__ += ["Profile", "ProgressBar", "TensorBoard"]
 
 
 class BestModel(keras.callbacks.Callback):
@@ -83,8 +95,26 @@ class MetricsLog(keras.callbacks.Callback):
             file.write(json.dumps({name: _plain(value) for name, value in record.items()}) + "\n")
 
 
+class MetricsTable(keras.callbacks.Callback):
+    """Appends a row an execution of steps to a CSV file; its columns are those of the first row that it ever had."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self.path = Path(file)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        record = {"step": steps_made(self.model.optimizer), **(logs or {})}
+        with self.path.open("a+", newline="", encoding="utf-8") as file:
+            file.seek(0)
+            header = file.readline()
+            rows = csv.DictWriter(file, next(csv.reader([header])) if header else list(record), extrasaction="ignore")
+            if not header:
+                rows.writeheader()
+            rows.writerow({name: _plain(value) for name, value in record.items()})
+
+
 class ProgressBar(keras.callbacks.Callback):
-    """Shows loss, accuracy, tokens/s and the time left, on stderr: a bar on a terminal, else a line now and then.
+    """Shows loss, tokens/s, utilization and time left, on stderr: a bar on a terminal, else a line now and then.
 
     Args:
         steps: of the whole training.
@@ -96,9 +126,15 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
         self.steps, self.every, self.epoch = steps, every, epoch
         self.console = Console(stderr=True)
+        self.meter = Meter()
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        self.meter.set_model(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.done, self.timed, self.tokens, self.seconds = 0, 0, 0, 0.0
+        self.done, self.timed, self.tokens, self.seconds = 0, 0, 0.0, 0.0
+        self.peaks = 0.0  # seconds at the devices' peak that the same arithmetic would take
         self.printed = time.perf_counter()
         columns = TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}")
         self.bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console)
@@ -108,17 +144,22 @@ class ProgressBar(keras.callbacks.Callback):
             atexit.register(self.bar.stop)  # gives the cursor back where a training is interrupted
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        self.first, self.begun = batch, time.perf_counter()
+        self.first = batch
+        self.meter.on_train_batch_begin(batch)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.meter.on_train_batch_end(batch, logs)  # unless another one has been asked already
         steps = batch - self.first + 1  # of one execution
         if self.done:  # the first one compiles
-            self.seconds += time.perf_counter() - self.begun
+            seconds = steps * logs["step_seconds"]
             self.timed += steps
-            self.tokens += steps * int(logs["tokens"])
+            self.seconds += seconds
+            self.tokens += seconds * logs["tokens_per_second"]
+            self.peaks += seconds * logs.get("model_flops_utilization", 0.0)
         self.done += steps
         text = "  ".join(f"{name} {float(logs[name]):.4f}" for name in ("loss", "accuracy") if name in logs)
         text += f"  {self.tokens / self.seconds:,.0f} tokens/s" if self.seconds else ""
+        text += f"  MFU {self.peaks / self.seconds:.0%}" if self.peaks else ""
         self.bar.update(self.task, advance=steps, description=text)
         if not self.console.is_terminal and time.perf_counter() - self.printed > self.every:
             self.printed = time.perf_counter()

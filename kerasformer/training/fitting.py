@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from kerasformer.errors import InputError
+from kerasformer.training.feed import Feed
 from kerasformer.training.strategies import distributed
 
 
@@ -132,10 +133,13 @@ class Fitting:
         first = max(initial_step, initial_epoch * steps)
         for batch_size in x.batch_sizes:
             self._check(batch_size, first, steps)
+        self.feed = Feed(x.batch_size)
 
         def data(first: int, count: int) -> Any:
             dataset = self.training_set(x, first, count)
             dataset = dataset if class_weight is None else dataset.map(_weighting(class_weight))
+            if self.distribute_strategy.num_replicas_in_sync == 1:
+                return self.feed.counted(dataset)  # behind it several replicas prefetch
             return distributed(self.distribute_strategy, dataset)
 
         kwargs["shuffle"] = False  # they are in order already

@@ -17,17 +17,19 @@ from kerasformer.data.language import language_modelling
 from kerasformer.data.masking import MaskedWindows, masked_language_modelling
 from kerasformer.data.windows import Windows
 from kerasformer.errors import InputError
-from kerasformer.models.base import Model
+from kerasformer.models.base import Config, Model
 from kerasformer.models.bert.model import Bert
 from kerasformer.models.gpt.model import GPT
 from kerasformer.text.folder import read_tokenizer
 from kerasformer.text.tokenizer import Tokenizer
 from kerasformer.text.vocabulary import bpe_of, char_of, wordpiece_of
-from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, Perplexity, ProgressBar
+from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, MetricsTable, Perplexity, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import language_figures
+from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
+from kerasformer.training.profiling import Profile
 from kerasformer.training.run import begin, data_class, hyperparameters, kind_of, of_chief, open_folder, read_part
 from kerasformer.training.strategies import is_chief, workers_answer
 from kerasformer.training.tasks import CausalLM, MaskedLM
@@ -173,14 +175,20 @@ def training_texts(data: LanguageData) -> Iterator[str]:
 
 
 def fresh(recipe: TextRecipe, tokenizer: Tokenizer, policy: str) -> CausalLM | MaskedLM:
-    """A model of the recipe's sizes with fresh weights.
+    """A model of the recipe's sizes with fresh weights; see `fresh_config`."""
+    kind = KINDS[type(recipe.data)]
+    return kind.head(kind.family(fresh_config(recipe, tokenizer.vocab_size), dtype=policy), tokenizer)
+
+
+def fresh_config(recipe: TextRecipe, vocab_size: int) -> Config:
+    """The sizes of a model that starts fresh.
 
     Raises:
         InputError: an unknown preset, or sizes that do not fit each other.
     """
     settings, kind = recipe.model, KINDS[type(recipe.data)]
     rates = {"dropout": settings.dropout, "attention_dropout": settings.dropout}
-    values = settings.sizes | rates | {"vocab_size": tokenizer.vocab_size, "max_length": recipe.data.max_length}
+    values = settings.sizes | rates | {"vocab_size": vocab_size, "max_length": recipe.data.max_length}
     if settings.preset is not None:
         values = kind.family.preset(settings.preset).values | values
     config = kind.family.config_class(**values, **kind.changes)
@@ -189,7 +197,7 @@ def fresh(recipe: TextRecipe, tokenizer: Tokenizer, policy: str) -> CausalLM | M
             f"expected --model.num_heads to divide the width, got {config.num_heads} and {config.dim}; "
             "change one of them"
         )
-    return kind.head(kind.family(config, dtype=policy), tokenizer)
+    return config
 
 
 def intervals(recipe: TextRecipe, training: AnyWindows) -> tuple[int, int]:
@@ -210,6 +218,7 @@ def compile_model(
 ) -> None:
     """Compiles the model, and with XLA if it pays."""
     settings = recipe.train
+    model.backbone.set_remat(settings.remat == "blocks")
     # No execution goes on past an evaluation, nor from batches of one size to those of another.
     together = math.gcd(settings.steps_per_execution, interval, *(count for _, count in recipe.data.batch_ramp))
     model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate)
@@ -226,11 +235,13 @@ def callbacks(recipe: TextRecipe, steps: int, validation: AnyWindows | None) -> 
     if isinstance(settings, LanguageTrain):
         samples = {"prompts": settings.prompts, "sample_tokens": settings.sample_tokens}
     return [
+        Meter(settings.peak_tflops),
         *([Perplexity(validation, settings.evaluation_batches or None)] if validation else []),
         BestModel(recipe.folder / "model", "val_loss"),
-        *of_chief(MetricsLog(recipe.folder / "metrics.jsonl", unit)),
+        *of_chief(MetricsLog(recipe.folder / "metrics.jsonl", unit), MetricsTable(recipe.folder / "metrics.csv")),
         FiniteLoss(),
         *of_chief(
+            *([Profile(recipe.folder, settings.profile)] if settings.profile else []),
             TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
             ProgressBar(steps, epoch=unit),
         ),

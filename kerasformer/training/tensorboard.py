@@ -1,6 +1,5 @@
 """What TensorBoard shows of a run: scalars of every step, and of each evaluation an image and the mistakes."""
 
-import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 from kerasformer.training.averages import averaged
 from kerasformer.training.evaluation import Evaluation, Report
+from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import steps_made
 
 SHOWN_MISTAKES = 20
@@ -45,6 +45,11 @@ class TensorBoard(keras.callbacks.Callback):
         self.folder = Path(folder) / "tensorboard"
         self.evaluation, self.hyperparameters = evaluation, dict(hyperparameters or {})
         self.prompts, self.sample_tokens = list(prompts), sample_tokens
+        self.meter = Meter()
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        self.meter.set_model(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.train = tf.summary.create_file_writer(str(self.folder / "train"))
@@ -55,16 +60,15 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self.learning_rate = float(self.model.optimizer.learning_rate)  # after the step it is the next one's
-        self.first, self.begun = batch, time.perf_counter()
+        self.meter.on_train_batch_begin(batch)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        seconds, logs = time.perf_counter() - self.begun, logs or {}
+        logs = logs or {}
+        self.meter.on_train_batch_end(batch, logs)  # unless another one has been asked already
         scalars = {name: float(value) for name, value in logs.items() if name not in ("loss", "tokens", "positions")}
         scalars["loss"] = scalars.pop("step_loss", float(logs["loss"]))
         scalars["learning_rate"] = self.learning_rate
         if "tokens" in logs:
-            steps = batch - self.first + 1  # of one execution
-            scalars["tokens_per_second"] = steps * float(logs["tokens"]) / seconds
             scalars["padding_share"] = 1 - float(logs["tokens"]) / float(logs["positions"])
         self._write(self.train, scalars)
 

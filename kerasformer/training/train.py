@@ -13,12 +13,14 @@ from kerasformer.data.batches import Batches
 from kerasformer.data.encoding import classification, encode, summary
 from kerasformer.data.sources import Source, check_labels, read_examples
 from kerasformer.data.split import label_names
-from kerasformer.training.callbacks import BestModel, Evaluation, FiniteLoss, MetricsLog, ProgressBar
+from kerasformer.training.callbacks import BestModel, Evaluation, FiniteLoss, MetricsLog, MetricsTable, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
+from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
+from kerasformer.training.profiling import Profile
 from kerasformer.training.run import begin, hyperparameters, of_chief, open_folder, read_part
 from kerasformer.training.strategies import is_chief, workers_answer
 from kerasformer.training.tasks import Classifier
@@ -93,6 +95,7 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
 def compile_model(model: Classifier, recipe: Recipe, training: Batches, optimizer: keras.Optimizer) -> None:
     """Compiles the model with the recipe's loss, and with XLA if it pays."""
     settings, steps = recipe.train, len(training) * recipe.train.epochs
+    model.backbone.set_remat(settings.remat == "blocks")
     loss = Crossentropy(settings.label_smoothing)
     model.compile(optimizer, loss, accumulate=settings.accumulate)
     shapes = len({training.padded_length(rows) for rows in training.order()})
@@ -105,11 +108,13 @@ def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> 
     settings = recipe.train
     evaluation = Evaluation(validation) if validation is not None else None
     return [
+        Meter(settings.peak_tflops),
         *([evaluation] if evaluation else []),
         BestModel(recipe.folder / "model", settings.monitor, settings.early_stopping),
-        *of_chief(MetricsLog(recipe.folder / "metrics.jsonl")),
+        *of_chief(MetricsLog(recipe.folder / "metrics.jsonl"), MetricsTable(recipe.folder / "metrics.csv")),
         FiniteLoss(),
         *of_chief(
+            *([Profile(recipe.folder, settings.profile)] if settings.profile else []),
             TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
             ProgressBar(len(training) * settings.epochs),
         ),

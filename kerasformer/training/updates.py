@@ -36,7 +36,9 @@ class Update:
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         rate = self._rate(variable, learning_rate)
         if self._decays(variable):
-            variable.assign(variable * (1 - rate * self.weight_decay))  # one product; Keras makes two and a difference
+            # Not before the gradient is there: all products at once would take as much memory as the weights.
+            with tf.control_dependencies([gradient]):
+                variable.assign(variable * (1 - rate * self.weight_decay))  # one product; Keras makes two
         self._step(gradient, variable, rate)
 
     def _rate(self, variable: tf.Variable, learning_rate: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,83 @@
+"""How much arithmetic a model needs, and how much a device can do."""
+
+import functools
+import logging
+import math
+import time
+
+import keras
+import tensorflow as tf
+
+from kerasformer.models.heads import Head
+
+logger = logging.getLogger(__name__)
+
+LEAST_SECONDS, PRODUCTS, LARGEST = 0.02, 5, 16_384
+
+
+def flops_per_token(model: Head, length: int) -> float:
+    """FLOPs of a training step for each token of rows of `length`: 6 N + 12 L T D (PaLM, arXiv 2204.02311, appendix B).
+
+    N are the parameters that a token is multiplied with. Tables that are only looked up are not among them; a token
+    table that also gives the scores of the next token is. What is computed twice to save memory does not count.
+    """
+    config = model.backbone.config
+    return 6 * multiplied(model) + 12 * config.num_layers * length * config.dim
+
+
+def multiplied(model: Head) -> int:
+    """The parameters that a token is multiplied with; of a table that only a share of them meet, that share."""
+    count = sum(math.prod(v.shape) for v in model.trainable_variables if v.name != "embeddings")
+    if not model.scored_share:
+        return count
+    return count + round(model.scored_share * math.prod(model.backbone.output_table.shape))
+
+
+def peak_flops(strategy: tf.distribute.Strategy, dtype: str, tflops: float | None = None) -> float:
+    """FLOP/s that the devices of a strategy can do together.
+
+    Args:
+        dtype: of the products.
+        tflops: what one device is said to do; without it, it is measured, once in a process.
+    """
+    return devices(strategy) * (tflops * 1e12 if tflops else _measured(dtype))
+
+
+def devices(strategy: tf.distribute.Strategy) -> int:
+    """How many devices share the work. The replicas on one machine's CPU are one device: they share its cores."""
+    if tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"):
+        return strategy.num_replicas_in_sync
+    resolver = getattr(strategy, "cluster_resolver", None)
+    return max(1, resolver.cluster_spec().num_tasks("worker")) if resolver and "worker" in _jobs(resolver) else 1
+
+
+def _jobs(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> list[str]:
+    return resolver.cluster_spec().jobs
+
+
+@functools.cache
+def _measured(dtype: str) -> float:
+    """FLOP/s of a product of matrices, the smallest that takes long enough for its dispatch not to count."""
+    product = tf.function(lambda a: tf.reduce_sum(tf.matmul(a, a, transpose_b=True)))
+    size = 512
+    while True:
+        matrix = keras.ops.cast(tf.random.normal([size, size]), dtype)
+        product(matrix).numpy()
+        seconds = []
+        for _ in range(PRODUCTS):
+            start = time.perf_counter()
+            product(matrix).numpy()
+            seconds.append(time.perf_counter() - start)
+        if min(seconds) > LEAST_SECONDS or 2 * size > LARGEST:
+            break
+        size *= 2
+    flops = 2 * size**3 / min(seconds)
+    logger.info(
+        "peak: %.3g TFLOP/s a device, measured on a product of %d x %d matrices in %s; pass --train.peak_tflops if you "
+        "know better",
+        flops / 1e12,
+        size,
+        size,
+        dtype,
+    )
+    return flops

@@ -1,0 +1,96 @@
+"""Recomputed blocks: the same gradients, of the same dropout, with less kept for them."""
+
+import importlib.util
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasformer.models.families import families
+from kerasformer.training.tasks import Classifier
+
+SIZES = {"vocab_size": 30, "num_layers": 2, "num_heads": 2, "dim": 16, "mlp_dim": 24, "max_length": 16}
+FAMILIES = families()
+
+
+def gradients_of(family, *, remat, dtype="float32", jit=False, draw=1, **rates):
+    """Loss and gradients with the dropout of a draw, and how many softmaxes are computed."""
+    keras.utils.set_random_seed(0)
+    model = Classifier(family(family.config_class(**SIZES, **rates), dtype=dtype), ["a", "b"])
+    model.backbone.set_remat(remat)
+    ids = np.random.default_rng(0).integers(0, 30, (3, 7)).astype(np.int32)
+    mask = (np.arange(7) < np.array([[7], [4], [1]])).astype(np.int32)
+    made = {"token_ids": ids, "padding_mask": mask}
+    inputs = {name: tf.constant(made.get(name, np.zeros_like(ids))) for name in model.input_names}
+    model.compile("sgd", jit_compile=False)
+    step = tf.function(model.sum_gradients, jit_compile=jit)
+    arguments = inputs, tf.constant([0, 1, 1]), tf.ones(3), tf.constant(draw)
+    loss, _, gradients = step(*arguments)
+    operations = step.get_concrete_function(*arguments).graph.as_graph_def()
+    nodes = [node.op for part in (operations, *operations.library.function) for node in _nodes(part)]
+    return float(loss), [np.array(g, np.float64) for g in gradients], nodes.count("Softmax")
+
+
+def _nodes(part):
+    return part.node if hasattr(part, "node") else part.node_def
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["kernels", "xla"])
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+def test_gradients_are_those_without_it(family, jit):
+    """With dropout, and in float32, of which 1e-6 of the largest number is the rounding."""
+    rates = {"dropout": 0.2, "attention_dropout": 0.1}
+    loss, plain, softmaxes = gradients_of(family, remat=False, jit=jit, **rates)
+    again, recomputed, computed = gradients_of(family, remat=True, jit=jit, **rates)
+    assert again == pytest.approx(loss, rel=1e-6)
+    scale = max(np.abs(gradient).max() for gradient in plain)
+    for one, other in zip(plain, recomputed, strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-6 * scale)
+    assert (softmaxes, computed) == (2, 4)  # once more in each block
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+def test_bfloat16_is_recomputed_to_the_bit(family):
+    loss, plain, _ = gradients_of(family, remat=False, dtype="mixed_bfloat16", dropout=0.2)
+    again, recomputed, _ = gradients_of(family, remat=True, dtype="mixed_bfloat16", dropout=0.2)
+    assert again == loss
+    for one, other in zip(plain, recomputed, strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=0.02 * np.abs(one).max() + 1e-9)
+
+
+def test_each_draw_drops_other_units():
+    gpt = FAMILIES["gpt2"]
+    losses = [gradients_of(gpt, remat=True, dropout=0.5, draw=draw)[0] for draw in (1, 2)]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="the jax extra is not installed")
+def test_jax_recomputes_too():
+    code = """
+import jax, keras, numpy as np
+from kerasformer.models.gpt.config import GPTConfig
+from kerasformer.models.gpt.model import GPT
+
+model = GPT(GPTConfig(vocab_size=30, num_layers=2, num_heads=2, dim=16, mlp_dim=24, max_length=16, dropout=0.2))
+ids = np.arange(14).reshape(2, 7)
+
+def loss(trainable, others):
+    scope = [*zip(model.trainable_variables, trainable), *zip(model.non_trainable_variables, others)]
+    with keras.StatelessScope(scope):
+        return (model({"token_ids": ids}, training=True)["hidden_states"] ** 2).sum()
+
+values = [[v.value for v in variables] for variables in (model.trainable_variables, model.non_trainable_variables)]
+plain = jax.grad(loss)(*values)
+model.set_remat(True)
+recomputed = jax.jit(jax.grad(loss))(*values)
+assert "remat" in str(jax.make_jaxpr(jax.grad(loss))(*values))
+assert max(np.abs(g).max() for g in plain) > 0.1
+for one, other in zip(plain, recomputed, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+"""
+    environment = {"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
