@@ -236,6 +236,7 @@ OUT_OF_RANGE = {
     "train.label_smoothing": "1 -0.1 nan",
     "train.early_stopping": "-1",
     "train.seed": "-1 4294967296",
+    "train.checkpoint_every": "-1",
 }
 
 
@@ -256,7 +257,7 @@ def test_every_number_and_choice_of_a_recipe_has_a_rule(recipe):
     fields = {f"{name}.{f.name}": f.type for name, part in parts.items() for f in dataclasses.fields(part)}
     kinds = (int, float, float | None, int | None)
     named = {f for f, kind in fields.items() if kind in kinds or get_origin(kind) is Literal}
-    assert recipe.rules.keys() == {"name"} | named
+    assert recipe.rules.keys() == {"name", "resume"} | named
 
 
 BREAKAGES = {

@@ -6,8 +6,10 @@ before, and whatever the number of replicas was. Example i of step s is example 
 Shapes: B batch, T length, K steps computed at a time, W windows.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -21,6 +23,8 @@ Order = Literal["random", "consecutive"]
 
 # Steps are computed together, in blocks of about so many tokens: one at a time would cost more than it holds.
 BLOCK_TOKENS = 2**16
+_SHOWN = 8  # windows of a batch that a message names
+_SAMPLED = 2**12  # tokens of each array that a fingerprint is of
 _ROUNDS = 6  # of the permutation; from 4 on it is as good as random
 
 
@@ -113,6 +117,22 @@ class Windows:
             first, count = first + size, count - size
         return np.concatenate([np.empty(0, np.int64), *parts]) * self.max_length
 
+    def describe(self, step: int) -> str:
+        """Where the windows of a step start: in the stream, or in the shards of a prepared folder."""
+        starts = self.starts(step * self.batch_size, self.batch_size)
+        shown = ", ".join(map(self._place, starts[:_SHOWN]))
+        more = f" and {len(starts) - _SHOWN} more" if len(starts) > _SHOWN else ""
+        return f"windows of {self.max_length + 1} tokens that start at {shown}{more}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for the same text, as far as a sample of it tells."""
+        found = hashlib.sha256()
+        for array in self._arrays:
+            sample = np.ascontiguousarray(array[:: max(1, len(array) // _SAMPLED)])
+            found.update(b"%d %s" % (len(array), sample.tobytes()))
+        return found.hexdigest()
+
     def dataset(self, first_step: int, steps: int) -> tf.data.Dataset:
         """Batches of these steps: token ids and labels, the tokens after them, int32 [B, T] each."""
         first, end = first_step * self.batch_size, (first_step + steps) * self.batch_size
@@ -147,6 +167,12 @@ class Windows:
     def _block_steps(self) -> int:
         """K."""
         return max(1, BLOCK_TOKENS // (self.batch_size * self.max_length))
+
+    def _place(self, start: int) -> str:
+        """Where in which shard, or where in a stream that has none."""
+        place = int(np.searchsorted(self._offsets, start, side="right")) - 1
+        file = getattr(self._arrays[place], "filename", None)
+        return f"{Path(file).name}:{start - self._offsets[place]}" if file else str(start)
 
     def _key(self, purpose: int) -> np.ndarray:
         return np.array([self.seed, purpose], np.uint64)

@@ -11,13 +11,15 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kerasformer.errors import InputError
+from kerasformer.files import append_line
+from kerasformer.training.checkpoints import Checkpoints
 from kerasformer.training.evaluation import Evaluation, Perplexity
+from kerasformer.training.faults import Finite, may_be_lost
 from kerasformer.training.optimizers import steps_made
 from kerasformer.training.step import STEP_LOGS
 from kerasformer.training.tensorboard import TensorBoard
 
-__all__ = ["BestModel", "Evaluation", "FiniteLoss", "MetricsLog", "Perplexity", "ProgressBar", "TensorBoard"]
+__all__ = ["BestModel", "Checkpoints", "Evaluation", "Finite", "MetricsLog", "Perplexity", "ProgressBar", "TensorBoard"]
 
 
 class BestModel(keras.callbacks.Callback):
@@ -35,6 +37,14 @@ class BestModel(keras.callbacks.Callback):
         self.folder, self.monitor, self.patience = Path(folder), monitor, patience
         self.best, self.best_epoch = (-math.inf, -math.inf), -1
 
+    def memory(self) -> dict:
+        """What a resumed training has to know."""
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def recall(self, memory: dict) -> None:
+        """Takes up what `memory` told."""
+        self.best, self.best_epoch = tuple(memory["best"]), memory["best_epoch"]
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs = logs or {}
         value = logs.get(self.monitor)
@@ -44,15 +54,6 @@ class BestModel(keras.callbacks.Callback):
             self.model.save_pretrained(self.folder)
         elif self.patience and epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True
-
-
-class FiniteLoss(keras.callbacks.Callback):
-    """Ends a training whose loss is no number: nothing good comes after it, and no such model is to be saved."""
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if not math.isfinite(loss := float(logs["loss"])):
-            step = steps_made(self.model.optimizer)
-            raise InputError(f"expected a finite loss, got {loss} at step {step}; lower --train.learning_rate")
 
 
 class MetricsLog(keras.callbacks.Callback):
@@ -74,8 +75,8 @@ class MetricsLog(keras.callbacks.Callback):
         self._write({self.epoch: epoch + 1, "step": steps_made(self.model.optimizer), **figures})
 
     def _write(self, record: dict) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({name: _plain(value) for name, value in record.items()}) + "\n")
+        with may_be_lost(self.path):
+            append_line(self.path, json.dumps({name: _plain(value) for name, value in record.items()}))
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -93,11 +94,12 @@ class ProgressBar(keras.callbacks.Callback):
         self.console = Console(stderr=True)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.done, self.timed, self.tokens, self.seconds = 0, 0, 0, 0.0
+        self.done, self.timed, self.tokens, self.seconds = steps_made(self.model.optimizer), 0, 0, 0.0
+        self.compiled = False
         self.printed = time.perf_counter()
         columns = TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}")
         self.bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console)
-        self.task = self.bar.add_task("", total=self.steps)
+        self.task = self.bar.add_task("", total=self.steps, completed=self.done)
         if self.console.is_terminal:
             self.bar.start()
             atexit.register(self.bar.stop)  # gives the cursor back where a training is interrupted
@@ -107,11 +109,11 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         steps = batch - self.first + 1  # of one execution
-        if self.done:  # the first one compiles
+        if self.compiled:  # which the first one does
             self.seconds += time.perf_counter() - self.begun
             self.timed += steps
             self.tokens += steps * int(logs["tokens"])
-        self.done += steps
+        self.done, self.compiled = self.done + steps, True
         text = "  ".join(f"{name} {float(logs[name]):.4f}" for name in ("loss", "accuracy") if name in logs)
         text += f"  {self.tokens / self.seconds:,.0f} tokens/s" if self.seconds else ""
         self.bar.update(self.task, advance=steps, description=text)

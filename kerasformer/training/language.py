@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,12 +17,13 @@ from kerasformer.models.gpt.config import GPTConfig
 from kerasformer.models.gpt.model import GPT
 from kerasformer.text.bpe import BPE
 from kerasformer.text.vocabulary import bpe_of, char_of
-from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, Perplexity, ProgressBar
+from kerasformer.training.callbacks import BestModel, MetricsLog, Perplexity, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import language_figures
 from kerasformer.training.optimizers import OPTIMIZERS
 from kerasformer.training.precision import dtype_policy
-from kerasformer.training.run import hyperparameters, open_folder, read_part
+from kerasformer.training.resuming import Training
+from kerasformer.training.run import LOG, figures_of, finish, hyperparameters, read_part
 from kerasformer.training.tasks import CausalLM
 from kerasformer.training.tensorboard import TensorBoard
 
@@ -31,14 +31,17 @@ logger = logging.getLogger(__name__)
 
 
 def train(recipe: LanguageRecipe) -> dict[str, float | str]:
-    """Trains a language model as the recipe says and returns the figures of the best model.
+    """Trains a language model as the recipe says, or goes on to, and returns the figures of the best model.
 
     Everything that the input can be wrong about is found before anything is written.
 
     Raises:
         InputError: bad input, or a run folder that is in use.
+        Stopped: a signal ended the training; the same recipe goes on from there.
     """
     recipe.check(has_source=bool(recipe.data.train))
+    if figures := figures_of(recipe):
+        return figures
     keras.utils.set_random_seed(recipe.train.seed)
     policy = dtype_policy(recipe.train.precision)
     pretrained = recipe.model.from_pretrained
@@ -51,22 +54,15 @@ def train(recipe: LanguageRecipe) -> dict[str, float | str]:
         logger.info("validating on %s", summary(validation))
 
     steps, interval = intervals(recipe, training)
-    compile_model(model, recipe, training, steps, interval)
-    open_folder(recipe)
-    start = time.perf_counter()
-    model.fit(
-        training,
-        epochs=steps // interval,
-        steps_per_epoch=interval,
-        callbacks=callbacks(recipe, steps, validation),
-        verbose=0,
-    )
-    figures = {"train_seconds": round(time.perf_counter() - start, 1), "model": str(recipe.folder / "model")}
-    if validation is None:
-        return figures
-    # What is reported is the model as it was saved, in float32, on all that was held out.
-    best = evaluation(recipe.folder / "model", validation)
-    return {"val_loss": best.pop("loss"), **best, **figures}
+    run = Training(recipe, training, validation, steps, interval)
+    jit_compile = compile_model(model, recipe, training, steps, interval, run.jit_compile)
+    seconds = run.fit(model, callbacks(recipe, steps, validation), jit_compile)
+    figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
+    if validation is not None:
+        # What is reported is the model as it was saved, in float32, on all that was held out.
+        best = evaluation(recipe.folder / "model", validation)
+        figures = {"val_loss": best.pop("loss"), **best, **figures}
+    return finish(recipe, figures)
 
 
 def windows(data: LanguageData, tokenizer: BPE | None) -> tuple[Windows, Windows | None]:
@@ -149,8 +145,19 @@ def intervals(recipe: LanguageRecipe, training: Windows) -> tuple[int, int]:
     return settings.steps, settings.evaluate_every or settings.steps
 
 
-def compile_model(model: CausalLM, recipe: LanguageRecipe, training: Windows, steps: int, interval: int) -> None:
-    """Compiles the model with the recipe's optimizer, and with XLA if it pays."""
+def compile_model(
+    model: CausalLM,
+    recipe: LanguageRecipe,
+    training: Windows,
+    steps: int,
+    interval: int,
+    jit_compile: bool | str | None = None,
+) -> bool | str:
+    """Compiles the model with the recipe's optimizer, and with XLA if it pays; returns what it chose.
+
+    Args:
+        jit_compile: what was chosen before.
+    """
     settings = recipe.train
     optimizer = OPTIMIZERS[settings.optimizer](
         settings.learning_rate,
@@ -164,9 +171,11 @@ def compile_model(model: CausalLM, recipe: LanguageRecipe, training: Windows, st
         clip_norm=settings.clip_norm,
     )
     together = math.gcd(settings.steps_per_execution, interval)  # no execution goes on past an evaluation
-    model.compile(optimizer, steps_per_execution=together)
-    jit_compile = choose_jit(model, model.training_set(training, 0, 1), steps, settings.compile)
+    if jit_compile is None:
+        model.compile(optimizer, steps_per_execution=together)
+        jit_compile = choose_jit(model, model.training_set(training, 0, 1), steps, settings.compile)
     model.compile(optimizer, steps_per_execution=together, jit_compile=jit_compile)
+    return jit_compile
 
 
 def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) -> list[keras.callbacks.Callback]:
@@ -177,8 +186,7 @@ def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) ->
     return [
         *([Perplexity(validation, settings.evaluation_batches or None)] if validation else []),
         BestModel(recipe.folder / "model", "val_loss"),
-        MetricsLog(recipe.folder / "metrics.jsonl", unit),
-        FiniteLoss(),
+        MetricsLog(recipe.folder / LOG, unit),
         TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
         ProgressBar(steps, epoch=unit),
     ]

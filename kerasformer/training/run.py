@@ -1,21 +1,67 @@
-"""A run's folder: recipe.json, metrics.jsonl, tensorboard/, and model/, the best one."""
+"""A run's folder: recipe.json, metrics.jsonl, tensorboard/, checkpoints/, model/, the best one, and figures.json."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kerasformer.config import LanguageData, LanguageRecipe, Recipe, Run
+from kerasformer.config.run import MAY_GROW, RECIPE_FILE, as_json, flat
 from kerasformer.errors import InputError
-from kerasformer.files import read_json, write_json
+from kerasformer.files import read_json, whole_file, write_json
 
-RECIPE_FILE = "recipe.json"
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS, FIGURES = "checkpoints", "figures.json"
+LOG = "metrics.jsonl"
 
 
-def open_folder(recipe: Run) -> None:
-    """Makes the folder and writes the recipe."""
-    recipe.folder.mkdir(parents=True)
-    write_json(recipe.folder / RECIPE_FILE, as_json(recipe))
+@contextlib.contextmanager
+def held(recipe: Run, step: int) -> Iterator[None]:
+    """Makes the run's folder, or cuts its log back to the step that it goes on from; then it is this process's alone.
+
+    Raises:
+        InputError: another process trains in it.
+    """
+    recipe.folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(recipe.folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"expected a run that nobody trains, got {recipe.folder}, in which another process does; "
+                "wait for it or choose another --name"
+            ) from error
+        (recipe.folder / FIGURES).unlink(missing_ok=True)
+        write_json(recipe.folder / RECIPE_FILE, as_json(recipe))
+        _cut_back(recipe.folder / LOG, step)
+        yield
+    finally:
+        os.close(descriptor)  # which gives the lock back
+
+
+def figures_of(recipe: Run) -> dict[str, float | str] | None:
+    """What a run gave that has come to its end; None for one that has not, or that is to go on for longer."""
+    path = recipe.folder / FIGURES
+    if not path.is_file():
+        return None
+    before, now = flat(read_json(recipe.folder / RECIPE_FILE, "a run's recipe")), flat(as_json(recipe))
+    if any(before.get(name) != now.get(name) for name in MAY_GROW):
+        return None
+    logger.info("%s is finished: these are its figures", recipe.folder)
+    return read_json(path, "a run's figures") | {"model": str(recipe.folder / "model")}
+
+
+def finish(recipe: Run, figures: dict[str, float | str]) -> dict[str, float | str]:
+    """Writes the figures, which ends the run; returns them."""
+    write_json(recipe.folder / FIGURES, figures)
+    return figures
 
 
 def read_part(folder: Path, name: str, kind: type) -> Any:
@@ -41,21 +87,23 @@ def kind_of(folder: Path) -> type[Run]:
     return LanguageRecipe if {f.name for f in dataclasses.fields(LanguageData)} == told.keys() else Recipe
 
 
-def as_json(recipe: Run) -> dict:
-    """The recipe as JSON writes it, paths as strings."""
-    return json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
-
-
 def hyperparameters(recipe: Run) -> dict[str, str | float | int | bool]:
     """The recipe's numbers and choices as flat names ("train.epochs"), for TensorBoard."""
+    values = flat(as_json(recipe))
+    return {
+        name: " ".join(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
-    def flatten(values: dict, prefix: str):
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from flatten(value, f"{prefix}{name}.")
-            elif isinstance(value, list):
-                yield f"{prefix}{name}", " ".join(value)
-            elif value is not None:
-                yield f"{prefix}{name}", value
 
-    return dict(flatten(as_json(recipe), ""))
+def _cut_back(log: Path, step: int) -> None:
+    """Leaves a log what it said until a step, so that none is there twice; half a line that a kill left goes too."""
+    if not log.exists():
+        return
+    kept = []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            kept += [line] if json.loads(line)["step"] <= step else []
+    with whole_file(log) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tensorboard.plugins.hparams import api as hparams
 
 from kerasformer.training.evaluation import Evaluation, Report
+from kerasformer.training.faults import may_be_lost
 from kerasformer.training.optimizers import steps_made
 
 SHOWN_MISTAKES = 20
@@ -94,7 +95,7 @@ class TensorBoard(keras.callbacks.Callback):
         return "\n\n---\n\n".join(sample.replace("\n", "  \n") for sample in samples)
 
     def _write(self, writer: tf.summary.SummaryWriter, scalars: Mapping[str, float]) -> None:
-        with writer.as_default(step=steps_made(self.model.optimizer)):
+        with may_be_lost(self.folder), writer.as_default(step=steps_made(self.model.optimizer)):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
 

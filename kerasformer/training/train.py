@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import time
 from pathlib import Path
 
 import keras
@@ -13,13 +12,14 @@ from kerasformer.data.batches import Batches
 from kerasformer.data.encoding import classification, encode, summary
 from kerasformer.data.sources import Source, check_labels, read_examples
 from kerasformer.data.split import label_names
-from kerasformer.training.callbacks import BestModel, Evaluation, FiniteLoss, MetricsLog, ProgressBar
+from kerasformer.training.callbacks import BestModel, Evaluation, MetricsLog, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
 from kerasformer.training.optimizers import adamw
 from kerasformer.training.precision import dtype_policy
-from kerasformer.training.run import hyperparameters, open_folder, read_part
+from kerasformer.training.resuming import Training
+from kerasformer.training.run import LOG, figures_of, finish, hyperparameters, read_part
 from kerasformer.training.tasks import Classifier
 from kerasformer.training.tensorboard import TensorBoard
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
-    """Trains a classifier as the recipe says and returns the figures of the best model.
+    """Trains a classifier as the recipe says, or goes on to, and returns the figures of the best model.
 
     Everything that the input can be wrong about is found before anything is written.
 
@@ -36,9 +36,12 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
 
     Raises:
         InputError: bad input, or a run folder that is in use.
+        Stopped: a signal ended the training; the same recipe goes on from there.
     """
     source = recipe.data.train or source
     recipe.check(source is not None)
+    if figures := figures_of(recipe):
+        return figures
     keras.utils.set_random_seed(recipe.train.seed)
 
     data = recipe.data
@@ -64,27 +67,26 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
-    compile_model(model, recipe, training)
-    open_folder(recipe)
-    start = time.perf_counter()
-    model.fit(
-        training,
-        epochs=recipe.train.epochs,
-        class_weight=class_weights(training) if recipe.train.class_weights == "balanced" else None,
-        callbacks=callbacks(recipe, training, validation),
-        verbose=0,
-    )
-    seconds = time.perf_counter() - start
+    run = Training(recipe, training, validation, len(training) * recipe.train.epochs, interval=len(training))
+    jit_compile = compile_model(model, recipe, training, run.jit_compile)
+    weights = class_weights(training) if recipe.train.class_weights == "balanced" else None
+    seconds = run.fit(model, callbacks(recipe, training, validation), jit_compile, class_weight=weights)
     figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
-    if validation is None:
-        return figures
-    # What is reported is the model as it was saved, in float32, as it will be served.
-    best = Classifier.from_pretrained(recipe.folder / "model", dtype="float32")
-    return evaluation(best, validation).figures() | figures
+    if validation is not None:
+        # What is reported is the model as it was saved, in float32, as it will be served.
+        best = Classifier.from_pretrained(recipe.folder / "model", dtype="float32")
+        figures = evaluation(best, validation).figures() | figures
+    return finish(recipe, figures)
 
 
-def compile_model(model: Classifier, recipe: Recipe, training: Batches) -> None:
-    """Compiles the model with the recipe's optimizer and loss, and with XLA if it pays."""
+def compile_model(
+    model: Classifier, recipe: Recipe, training: Batches, jit_compile: bool | str | None = None
+) -> bool | str:
+    """Compiles the model with the recipe's optimizer and loss, and with XLA if it pays; returns what it chose.
+
+    Args:
+        jit_compile: what was chosen before.
+    """
     settings, steps = recipe.train, len(training) * recipe.train.epochs
     optimizer = adamw(
         settings.learning_rate,
@@ -94,10 +96,12 @@ def compile_model(model: Classifier, recipe: Recipe, training: Batches) -> None:
         clip_norm=settings.clip_norm,
     )
     loss = Crossentropy(settings.label_smoothing)
-    model.compile(optimizer, loss)
-    shapes = len({training.padded_length(rows) for rows in training.order()})
-    jit_compile = choose_jit(model, training.dataset(), steps, settings.compile, shapes)
+    if jit_compile is None:
+        model.compile(optimizer, loss)
+        shapes = len({training.padded_length(rows) for rows in training.order()})
+        jit_compile = choose_jit(model, training.dataset(), steps, settings.compile, shapes)
     model.compile(optimizer, loss, jit_compile=jit_compile)
+    return jit_compile
 
 
 def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> list[keras.callbacks.Callback]:
@@ -107,8 +111,7 @@ def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> 
     return [
         *([evaluation] if evaluation else []),
         BestModel(recipe.folder / "model", settings.monitor, settings.early_stopping),
-        MetricsLog(recipe.folder / "metrics.jsonl"),
-        FiniteLoss(),
+        MetricsLog(recipe.folder / LOG),
         TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
         ProgressBar(len(training) * settings.epochs),
     ]
