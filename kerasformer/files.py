@@ -53,7 +53,8 @@ def append_line(path: Path, line: str) -> None:
             while data:  # a disk that gets full takes a part
                 data = data[file.write(data) :]
         except OSError:
-            file.truncate(end)
+            if file.tell() > end:
+                file.truncate(end)
             raise
 
 

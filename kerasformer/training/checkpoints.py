@@ -116,6 +116,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._writing: Future | None = None
         self._metrics: dict[str, np.ndarray] = {}
         self._saved, self._time = 0, time.monotonic()  # the last one: its step, and when
+        self._rewound = 0  # the step after which weights and optimizer were put back
         self._seconds, self._begun = 0.0, self._time  # of trainings before this one, and when this one began
 
     @property
@@ -164,6 +165,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._apply(checkpoint, self.model)
         iterations.assign(step)
         self.model.reset_metrics()
+        self._rewound = step
         return checkpoint.step
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -240,6 +242,7 @@ class Checkpoints(keras.callbacks.Callback):
             due = step // self.every > self._saved // self.every
         else:
             due = time.monotonic() - self._time > 60 * MINUTES
+        due = due and step != self._rewound  # it would be the last one over again
         due, stop = agreed(self.model.distribute_strategy, due or finished, self.stopping.received is not None)
         if (due or stop) and step > self._saved:
             self.save(finished)

@@ -47,11 +47,13 @@ class TensorBoard(keras.callbacks.Callback):
         self.prompts, self.sample_tokens = list(prompts), sample_tokens
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.train = tf.summary.create_file_writer(str(self.folder / "train"))
-        self.validation = tf.summary.create_file_writer(str(self.folder / "validation"))
-        if self.hyperparameters:
-            with self.validation.as_default():
-                hparams.hparams(self.hyperparameters)
+        self.train = self.validation = tf.summary.create_noop_writer()
+        with may_be_lost(self.folder):
+            self.train = tf.summary.create_file_writer(str(self.folder / "train"))
+            self.validation = tf.summary.create_file_writer(str(self.folder / "validation"))
+            if self.hyperparameters:
+                with self.validation.as_default():
+                    hparams.hparams(self.hyperparameters)
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self.learning_rate = float(self.model.optimizer.learning_rate)  # after the step it is the next one's
@@ -80,12 +82,14 @@ class TensorBoard(keras.callbacks.Callback):
         if self.prompts:
             with self.validation.as_default(step=steps_made(self.model.optimizer)):
                 tf.summary.text("samples", self._samples())
-        self.train.flush()
-        self.validation.flush()
+        with may_be_lost(self.folder):
+            self.train.flush()
+            self.validation.flush()
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        self.train.close()
-        self.validation.close()
+        with may_be_lost(self.folder):
+            self.train.close()
+            self.validation.close()
 
     def _samples(self) -> str:
         """What the model makes of the prompts, as Markdown that keeps their lines."""
