@@ -1,8 +1,8 @@
 """What going on from a checkpoint costs, and what writing one costs: python benchmarks/restart.py.
 
-A GPT (4 layers, dim 256, a vocabulary of 8,192) on a synthetic text whose epoch has more than a million steps. First how
-long a process takes from a compiled model to the end of its first step: from the start, from step 10 and from step
-1,000,000. Then the time of a step with and without a checkpoint being written. Each in a process of its own.
+A GPT (4 layers, dim 256, a vocabulary of 8,192) on a synthetic text whose epoch has more than a million steps. First
+how long a process takes from a compiled model to the end of its first step: from the start, from step 10 and from step
+1,000,000. Then the time of a step with and without checkpoints being written. Each in a process of its own.
 """
 
 import json
@@ -102,7 +102,7 @@ def go_on(folder: Path, step: int) -> dict[str, float]:
 
 
 def write(folder: Path, step: int) -> dict[str, float]:
-    """Milliseconds of a step on average, without checkpoints and with six of them, and of the copy that steps wait for."""
+    """Milliseconds of a step on average without checkpoints and with six, and of the copy that steps wait for."""
     import keras
 
     import kerasformer as kf

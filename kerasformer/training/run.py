@@ -14,6 +14,7 @@ from kerasformer.config import LanguageData, LanguageRecipe, Recipe, Run
 from kerasformer.config.run import MAY_GROW, RECIPE_FILE, as_json, flat
 from kerasformer.errors import InputError
 from kerasformer.files import read_json, whole_file, write_json
+from kerasformer.training.strategies import is_chief
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +26,14 @@ LOG = "metrics.jsonl"
 def held(recipe: Run, step: int) -> Iterator[None]:
     """Makes the run's folder, or cuts its log back to the step that it goes on from; then it is this process's alone.
 
+    Of several workers the first one does that for all.
+
     Raises:
         InputError: another process trains in it.
     """
+    if not is_chief():
+        yield
+        return
     recipe.folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(recipe.folder, os.O_RDONLY)
     try:
@@ -60,7 +66,8 @@ def figures_of(recipe: Run) -> dict[str, float | str] | None:
 
 def finish(recipe: Run, figures: dict[str, float | str]) -> dict[str, float | str]:
     """Writes the figures, which ends the run; returns them."""
-    write_json(recipe.folder / FIGURES, figures)
+    if is_chief():
+        write_json(recipe.folder / FIGURES, figures)
     return figures
 
 
