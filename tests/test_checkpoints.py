@@ -179,6 +179,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, breakage, caplo
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000004"]
 
 
+def test_nothing_is_left_of_a_training_that_is_over(saved, make):
+    folder, expected = saved
+    model, data = make()
+    checkpoints = Checkpoints(folder)
+    step = checkpoints.restore(model)
+    model.fit(data, steps_per_epoch=6, initial_step=step, verbose=0, callbacks=[checkpoints])
+    assert_the_same(values_of(model), values_of(expected))
+
+
 def test_damaged_checkpoints_alone_are_an_error(saved, make):
     folder, _ = saved
     for path in folder.iterdir():

@@ -76,12 +76,13 @@ class TensorBoard(keras.callbacks.Callback):
         self._write(self.validation, scalars)
         if self.evaluation is not None and self.evaluation.report is not None:
             report, step = self.evaluation.report, steps_made(self.model.optimizer)
-            with self.validation.as_default(step=step):
+            with may_be_lost(self.folder), self.validation.as_default(step=step):
                 tf.summary.image("confusion", confusion_image(report)[None])
                 tf.summary.text("mistakes", mistakes_table(report, self.evaluation.batches.texts))
         if self.prompts:
-            with self.validation.as_default(step=steps_made(self.model.optimizer)):
-                tf.summary.text("samples", self._samples())
+            samples = self._samples()
+            with may_be_lost(self.folder), self.validation.as_default(step=steps_made(self.model.optimizer)):
+                tf.summary.text("samples", samples)
         with may_be_lost(self.folder):
             self.train.flush()
             self.validation.flush()
