@@ -24,5 +24,6 @@ __getattr__, __dir__, __all__ = attach(
         "data": "kerasformer.data",
         "losses": "kerasformer.training.losses",
         "optimizers": "kerasformer.training.optimizers",
+        "tuning": "kerasformer.training.tuning",
     },
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from kerasformer.commands.serving import check, export, serve
 from kerasformer.commands.text import prepare, tokenizer
-from kerasformer.commands.training import evaluate, train
+from kerasformer.commands.training import evaluate, launch, train
 from kerasformer.commands.using import generate, predict
 from kerasformer.errors import InputError, Stopped
 from kerasformer.flags import HELP, nearest
@@ -61,6 +61,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "tokenizer": tokenizer,
     "prepare": prepare,
     "train": train,
+    "launch": launch,
     "evaluate": evaluate,
     "predict": predict,
     "generate": generate,

@@ -26,7 +26,6 @@ recipe = LanguageRecipe(
         min_learning_rate=6e-5,
         warmup=0.02,
         weight_decay=0.1,
-        beta_2=0.95,
         evaluate_every=1000,
         evaluation_batches=100,
     ),

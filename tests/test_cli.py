@@ -230,7 +230,15 @@ OUT_OF_RANGE = {
     "model.dropout": "1 -0.1 nan",
     "train.epochs": "0 -1",
     "train.learning_rate": "-0.1 nan inf",
-    "train.warmup": "1 -0.1 nan",
+    "train.warmup": "1.5 -0.1 nan",
+    "train.min_learning_rate": "-0.1 nan inf",
+    "train.power": "0 nan inf",
+    "train.decay_share": "0 1.1 nan",
+    "train.beta_1": "1 -0.1 nan",
+    "train.beta_2": "1 -0.1 nan",
+    "train.momentum": "1 -0.1 nan",
+    "train.layer_decay": "0 1.1 nan",
+    "train.ema": "1 -0.1 nan",
     "train.weight_decay": "-0.1 nan inf",
     "train.clip_norm": "-1 nan inf",
     "train.label_smoothing": "1 -0.1 nan",
@@ -257,6 +265,7 @@ def test_every_number_and_choice_of_a_recipe_has_a_rule(recipe):
     fields = {f"{name}.{f.name}": f.type for name, part in parts.items() for f in dataclasses.fields(part)}
     kinds = (int, float, float | None, int | None)
     named = {f for f, kind in fields.items() if kind in kinds or get_origin(kind) is Literal}
+    named.add("train.freeze")  # a number or a word
     assert recipe.rules.keys() == {"name", "resume"} | named
 
 

@@ -14,6 +14,7 @@ from kerasformer.data.documents import Texts
 from kerasformer.data.language import language_modelling
 from kerasformer.data.prepare import prepare
 from kerasformer.errors import InputError
+from kerasformer.flags import parse
 from kerasformer.models.heads import CausalLM
 from kerasformer.text.vocabulary import train_char
 from kerasformer.training.language import evaluate_run, train, trained_tokenizer, windows
@@ -127,6 +128,29 @@ def test_tensorboard_shows_steps_and_evaluations(run):
     assert all(speed > 0 for speed in found["train", "tokens_per_second"].values())
 
 
+def test_growing_batches_a_schedule_and_averages_from_the_flags_to_the_figures(recipe, tmp_path):
+    flags = (
+        "--data.batch_ramp 1 10 2 5 --train.optimizer adafactor --train.schedule wsd --train.decay_share 0.5 "
+        "--train.warmup 5 --train.min_learning_rate 0 --train.ema 0.8 --train.layer_decay 0.9 --train.prompts"
+    )
+    made = parse(LanguageRecipe, flags.split(), "train", None, default=recipe(tmp_path / "runs"))
+    assert made.data.batch_ramp == ((1, 10), (2, 5)) and made.train.prompts == ()
+    figures = train(made)
+    steps, evaluations = log_of(made.folder)
+    assert [(r["step"], r["tokens"]) for r in steps] == [(5, 16), (10, 16), (15, 32), (20, 64), (25, 64), (30, 64)]
+    # The figures are those of the averages, which were evaluated and saved.
+    assert figures["val_loss"] == pytest.approx(min(r["val_loss"] for r in evaluations), rel=1e-4)
+    rates = {}
+    for path in (made.folder / "tensorboard/train").iterdir():
+        for event in summary_iterator(str(path)):
+            rates.update(
+                (event.step, tf.make_ndarray(v.tensor)) for v in event.summary.value if v.tag == "learning_rate"
+            )
+    # An execution's is that of its first step: up to step 5, stable, and down in half of the 26 steps after that.
+    expected = {5: 1 / 5, 10: 1, 15: 1, 20: 1, 25: 10 / 13, 30: 5 / 13}
+    assert rates == {step: pytest.approx(1e-2 * share, rel=1e-5) for step, share in expected.items()}
+
+
 def test_fine_tuning_goes_on_from_a_checkpoint(run, recipe, tmp_path):
     _, figures = run
     tuned = recipe(
@@ -187,7 +211,12 @@ def test_a_loss_that_is_no_number_ends_the_run(recipe, tmp_path):
         ({"train": {"steps": None}}, "expected --train.steps or --train.epochs, got none"),
         ({"train": {"epochs": 1}}, "expected --train.steps or --train.epochs, got both"),
         ({"train": {"evaluate_every": 7}}, "expected --train.evaluate_every to divide --train.steps, got 7 and 30"),
-        ({"train": {"schedule": "square"}}, "expected --train.schedule as one of linear, cosine, wsd, got 'square'"),
+        ({"data": {"batch_ramp": ((4, 9),)}}, "expected a batch_ramp of SIZE STEPS pairs whose sizes rise to below"),
+        (
+            {"data": {"batch_ramp": ((1, 9),)}, "train": {"steps": None, "epochs": 1, "evaluate_every": 0}},
+            "expected a number of steps where batches grow, as epochs have no one length then, got none; set --train",
+        ),
+        ({"train": {"schedule": "square"}}, "expected --train.schedule as one of linear, cosine, polynomial"),
     ],
 )
 def test_bad_input_writes_nothing(recipe, tmp_path, parts, message):

@@ -179,6 +179,62 @@ def test_settings_that_cannot_be(options, message):
     assert str(caught.value) == message
 
 
+# Batches that grow
+
+
+@st.composite
+def ramps(draw):
+    """A ramp and the full batch size."""
+    sizes = sorted(draw(st.sets(st.integers(1, 12), min_size=1, max_size=4)))
+    return tuple((size, draw(st.integers(1, 6))) for size in sizes[:-1]), sizes[-1]
+
+
+@settings(max_examples=30)
+@given(ramp=ramps(), order=orders, first=st.integers(0, 30), steps=st.integers(1, 12))
+def test_growing_batches_are_cut_from_the_same_sequence_of_examples(ramp, order, first, steps):
+    ramp, full = ramp
+    windows = make(150, batch_size=full, batch_ramp=ramp, order=order, seed=3)
+    sizes = [size for size, count in ramp for _ in range(count)] + [full] * 50
+    batches = list(windows.dataset(first, steps).as_numpy_iterator())
+    assert [len(labels) for _, labels in batches] == sizes[first : first + steps]
+    assert [windows.batch_size_at(step) for step in range(40)] == sizes[:40]
+    assert [windows.first_example(step) for step in range(40)] == list(np.cumsum([0, *sizes[:39]]))
+    found = np.concatenate([token_ids[:, 0] for token_ids, _ in batches])
+    np.testing.assert_array_equal(found, windows.starts(sum(sizes[:first]), sum(sizes[first : first + steps])))
+
+
+@given(ramp=ramps(), step=st.integers(10**6, 10**15))
+def test_a_step_far_away_is_found_at_once(ramp, step):
+    ramp, full = ramp
+    ramp = tuple((size, count * 10**6) for size, count in ramp)
+    windows = make(batch_size=full, batch_ramp=ramp)
+    gone, examples = 0, 0
+    for size, count in ramp:
+        examples += size * min(count, max(step - gone, 0))
+        gone += count
+    assert windows.first_example(step) == examples + full * max(step - gone, 0)
+    assert windows.first_example(step + 1) - windows.first_example(step) == windows.batch_size_at(step)
+
+
+def test_batches_of_one_size_have_a_shape_and_others_have_none():
+    windows = make(batch_size=4, batch_ramp=((1, 2), (2, 3)))
+    assert [windows.dataset(*span).element_spec[0].shape[0] for span in [(0, 2), (2, 3), (5, 9), (1, 2)]] == [
+        1, 2, 4, None,
+    ]  # fmt: skip
+    assert windows.in_order(1).element_spec[0].shape[0] == 4  # they are validated in full batches
+
+
+@pytest.mark.parametrize("ramp", [((4, 10),), ((2, 10), (1, 10)), ((0, 10),), ((1, 0),), ((1, 2.5),), ((1,),)])
+def test_a_ramp_that_is_none_is_refused(ramp):
+    with pytest.raises(InputError, match="expected a batch_ramp of SIZE STEPS pairs whose sizes rise to below"):
+        make(batch_size=4, batch_ramp=ramp)
+
+
+def test_epochs_of_growing_batches_have_no_one_length():
+    with pytest.raises(InputError, match="expected a number of steps where batches grow"):
+        _ = make(batch_size=4, batch_ramp=((1, 2),)).steps_per_epoch
+
+
 # What a run is told of
 
 

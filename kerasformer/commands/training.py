@@ -40,6 +40,30 @@ def _train_language_model(recipe: LanguageRecipe) -> None:
     print_json(run(recipe))
 
 
+def launch(arguments: list[str]) -> int:
+    """Train with several workers on this host: `kerasformer launch --workers 2 train RECIPE ...`."""
+    at = arguments.index("train") if "train" in arguments else len(arguments)
+
+    def options(workers: int = 2) -> int:
+        """Train with several workers on this host, as they would on several hosts.
+
+        After the flags comes the command: train, a recipe and its flags.
+
+        Args:
+            workers: Processes that train together, each with its share of the batch.
+        """
+        return workers
+
+    workers = parse(options, arguments[:at], "launch", launch.__doc__)
+    if workers < 1:
+        raise InputError(f"expected --workers of at least 1, got {workers}; raise it")
+    if at == len(arguments):
+        raise InputError("expected the command that the workers run, got none; add train RECIPE ...")
+    from kerasformer.training.launch import launch as run
+
+    return run(arguments[at:], workers)
+
+
 def evaluate(arguments: list[str]) -> None:
     """Measure a run's best model on held-out data: `kerasformer evaluate runs/news --data FILE`."""
 

@@ -69,7 +69,7 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class Train(Training):
-    """How a classifier learns. The learning rate falls linearly to zero."""
+    """How a classifier learns."""
 
     epochs: int = 3
     label_smoothing: float = 0.0

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from kerasformer.config.rules import AMOUNT, SHARE, choices, or_none, whole
-from kerasformer.config.run import COMMON, Run, Training
+from kerasformer.config.ramp import check_ramp
+from kerasformer.config.rules import SHARE, choices, or_none, whole
+from kerasformer.config.run import COMMON, Run, Schedule, Training
 from kerasformer.errors import InputError
 
 
@@ -30,6 +31,8 @@ class LanguageData:
     order: Literal["random", "consecutive"] = "random"
     """random: windows start anywhere; consecutive: they lie end to end, each once an epoch."""
     batch_size: int = 16
+    batch_ramp: tuple[tuple[int, int], ...] = ()
+    """SIZE STEPS pairs of smaller batches before `batch_size`, such as 4 500 8 500."""
     max_length: int = 1024
     """Tokens of a window, and the longest input of a fresh model."""
     seed: int = 0
@@ -77,14 +80,10 @@ class LanguageTrain(Training):
     steps: int | None = None
     epochs: int | None = None
     """Of about as many tokens as there are; evaluates after each."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: for the layers' matrices, and AdamW for all else."""
-    schedule: Literal["linear", "cosine", "wsd"] = "cosine"
-    """How the rate falls; wsd: stable, then linearly in the last fifth."""
-    min_learning_rate: float = 0.0
-    """At the end."""
-    beta_1: float = 0.9
-    beta_2: float = 0.95
+    schedule: Schedule = "cosine"
+    """How the rate falls after the warm-up; wsd: stable, then linearly."""
+    beta_2: float | None = None
+    """Of adamw and muon, 0.95 by default; of lamb, 0.999; and of lion, 0.99."""
     evaluate_every: int = 0
     """Steps between evaluations, which has to divide `steps`; 0: one evaluation, at the end."""
     evaluation_batches: int = 0
@@ -95,6 +94,11 @@ class LanguageTrain(Training):
     """How many tokens it makes of each, if it has room for them."""
     steps_per_execution: int = 1
     """Steps between looks at the progress: more of them make steps of milliseconds cheaper."""
+
+    @property
+    def own_settings(self) -> dict[str, float]:
+        """See Training; AdamW's second moments forget sooner, as GPT-3's did."""
+        return ({"beta_2": 0.95} if self.optimizer in ("adamw", "muon") else {}) | super().own_settings
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class LanguageRecipe(Run):
     def check(self, has_source: bool = True) -> None:
         """See Run."""
         super().check(has_source)
+        check_ramp(self.data.batch_ramp, self.data.batch_size)
         train = self.train
         if (train.steps is None) == (train.epochs is None):
             got = "none" if train.steps is None else "both"
@@ -143,9 +148,6 @@ LanguageRecipe.rules = COMMON | {
     "model.dropout": SHARE,
     "train.steps": or_none(whole(1)),
     "train.epochs": or_none(whole(1)),
-    "train.min_learning_rate": AMOUNT,
-    "train.beta_1": SHARE,
-    "train.beta_2": SHARE,
     "train.evaluate_every": whole(0),
     "train.evaluation_batches": whole(0),
     "train.sample_tokens": whole(1),

@@ -21,6 +21,12 @@ def choice(kind: Any) -> Rule:
 
 SHARE: Rule = lambda value: isinstance(value, int | float) and 0 <= value < 1, "a share of at least 0 and below 1"
 AMOUNT: Rule = lambda value: isinstance(value, int | float) and 0 <= value < math.inf, "a number of at least 0"
+POSITIVE: Rule = lambda value: isinstance(value, int | float) and 0 < value < math.inf, "a number above 0"
+POSITIVE_SHARE: Rule = lambda value: isinstance(value, int | float) and 0 < value <= 1, "a share above 0 and up to 1"
+WARMUP: Rule = (
+    lambda value: isinstance(value, int | float) and (0 <= value < 1 or 1 <= value < math.inf and value == int(value)),
+    "a share of at least 0 and below 1, or a whole number of steps",
+)
 
 
 def choices(part: type, name: str) -> dict[str, Rule]:

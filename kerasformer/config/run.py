@@ -6,14 +6,18 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_type_hints
 
-from kerasformer.config.rules import AMOUNT, SHARE, Rule, choice, whole
+from kerasformer.config.learning import check_settings
+from kerasformer.config.rules import AMOUNT, POSITIVE, POSITIVE_SHARE, SHARE, WARMUP, Rule, choice, or_none, whole
 from kerasformer.errors import InputError
 from kerasformer.files import read_json
 
 RECIPE_FILE = "recipe.json"  # in a run's folder
 # What a run can go on with another value of, and what it can go on with more of.
 MAY_DIFFER = {"name", "runs", "resume", "train.checkpoint_every", "train.on_nan"}
+MAY_DIFFER |= {"train.strategy", "train.devices", "train.worker_timeout"}
 MAY_GROW = {"train.steps", "train.epochs"}
+
+Schedule = Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "wsd", "one_cycle"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,33 @@ class Training:
     learning_rate: float = 5e-5
     """At the end of the warm-up; it falls from there on."""
     warmup: float = 0.1
-    """Share of the steps in which the rate rises."""
+    """Share of the steps in which the rate rises; from 1 on, their number."""
+    schedule: Schedule = "linear"
+    """How the rate falls after the warm-up; wsd: stable, then linearly."""
+    min_learning_rate: float = 0.0
+    """At the end; inverse_sqrt comes near it."""
+    power: float | None = None
+    """Of polynomial; 2 by default."""
+    decay_share: float | None = None
+    """Of wsd: the share of the way after the warm-up in which the rate falls; 0.2 by default."""
+    optimizer: Literal["adamw", "muon", "lamb", "adafactor", "lion", "sgd"] = "adamw"
+    """muon: for the layers' matrices, and AdamW for all else."""
+    beta_1: float | None = None
+    """Of adamw, muon, lamb and lion; 0.9 by default."""
+    beta_2: float | None = None
+    """Of adamw, muon and lamb, 0.999 by default; and of lion, 0.99."""
+    momentum: float | None = None
+    """Of sgd, 0.9 by default; and of muon, 0.95."""
     weight_decay: float = 0.01
     """Of matrices; biases and normalisations are not decayed."""
     clip_norm: float = 1.0
     """Gradients are cut to this global norm."""
+    layer_decay: float = 1.0
+    """The rate of each block is this share of that of the block above it; embeddings come below the blocks."""
+    freeze: int | Literal["embeddings"] | None = None
+    """Leave as they are: embeddings; or so many blocks from the bottom, and the embeddings."""
+    ema: float = 0.0
+    """Evaluate and save an exponential moving average of the weights with this momentum; 0 for none."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the machine computes it natively."""
     compile: Literal["auto", "xla", "none"] = "auto"
@@ -39,6 +65,20 @@ class Training:
     on_nan: Literal["stop", "rewind"] = "stop"
     """A loss or gradient that is no number ends the run, or rewind: it goes on from the last checkpoint without
     the batch."""
+    strategy: Literal["auto", "one", "mirrored", "multiworker", "tpu"] = "auto"
+    """One device, those of this host, of several hosts (TF_CONFIG or Slurm; see launch), a TPU; auto: what is found."""
+    devices: int = 0
+    """How many of this host's; 0 for all. Without GPUs the CPU is made into so many."""
+    accumulate: int = 1
+    """Micro-batches of a step: each device reads its rows in so many parts, which takes less memory."""
+    worker_timeout: int = 600
+    """Seconds that a worker waits for another before it gives up."""
+
+    @property
+    def own_settings(self) -> dict[str, float]:
+        """What is set of the things that only some optimizers or schedules have."""
+        names = ("beta_1", "beta_2", "momentum", "power", "decay_share")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -71,6 +111,7 @@ class Run:
         for flag, (holds, expectation) in self.rules.items():
             if not holds(value := attrgetter(flag)(self)):
                 raise InputError(f"expected --{flag} as {expectation}, got {value!r}; change it")
+        check_settings(self.train)
         if self.folder.exists():
             self._check_folder()
         if files := [path for path in self.folder.parents if path.is_file()]:
@@ -111,12 +152,27 @@ COMMON: dict[str, Rule] = {
     "data.batch_size": whole(1),
     "data.seed": whole(0),
     "train.learning_rate": AMOUNT,
-    "train.warmup": SHARE,
+    "train.warmup": WARMUP,
+    "train.min_learning_rate": AMOUNT,
+    "train.power": or_none(POSITIVE),
+    "train.decay_share": or_none(POSITIVE_SHARE),
+    "train.beta_1": or_none(SHARE),
+    "train.beta_2": or_none(SHARE),
+    "train.momentum": or_none(SHARE),
     "train.weight_decay": AMOUNT,
     "train.clip_norm": AMOUNT,
+    "train.layer_decay": POSITIVE_SHARE,
+    "train.freeze": (
+        lambda value: value in (None, "embeddings") or whole(1)[0](value),
+        "embeddings or a whole number of at least 1",
+    ),
+    "train.ema": SHARE,
     "train.seed": whole(0, 2**32 - 1),
     "train.checkpoint_every": whole(0),
     "resume": choice(get_type_hints(Run)["resume"]),
+    "train.devices": whole(0),
+    "train.accumulate": whole(1),
+    "train.worker_timeout": whole(1),
 }
 
 

@@ -63,6 +63,11 @@ class Batches:
         return -(-len(self.lengths) // self.batch_size)
 
     @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """B alone; see `Windows`."""
+        return (self.batch_size,)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch."""
         return len(self)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from kerasformer.config.ramp import Ramp
 from kerasformer.data.corpus import INDEX, read_corpus
 from kerasformer.data.documents import TRAIN, VALIDATION, Texts
 from kerasformer.data.prepare import load
@@ -20,6 +21,7 @@ def language_modelling(
     tokenizer: BPE | None = None,
     max_length: int = 128,
     batch_size: int = 16,
+    batch_ramp: Ramp = (),
     order: Order = "random",
     seed: int = 0,
     **texts,
@@ -31,6 +33,7 @@ def language_modelling(
             not fit memory, prepare a folder.
         tokenizer: of text files; a prepared folder has its own.
         max_length: tokens of a window.
+        batch_ramp: smaller batches of the training set before those; see `Windows`.
         order: of the training windows; see `Windows`.
         seed: of the order and of the documents that are held out.
         **texts: `validation`, `validation_files`, `documents`, `text_column` and `encoding` of `Texts`, for text files.
@@ -58,4 +61,4 @@ def language_modelling(
         corpus = load(Texts(files, seed=seed, **texts), tokenizer=tokenizer)
     common = {"batch_size": batch_size, "max_length": max_length, "seed": seed}
     valid = Windows(corpus, VALIDATION, **common) if VALIDATION in corpus.splits else None
-    return Windows(corpus, TRAIN, order=order, **common), valid
+    return Windows(corpus, TRAIN, order=order, batch_ramp=batch_ramp, **common), valid

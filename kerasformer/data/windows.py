@@ -1,20 +1,24 @@
 """Windows of a tokenized text -> batches to predict the next tokens: a language model's sibling of `Batches`.
 
 Which windows a step holds is computed from (seed, step), so that a run resumes at any step without reading what came
-before, and whatever the number of replicas was. Example i of step s is example s * B + i of an endless sequence.
+before, and whatever the number of replicas was. Example i of step s is example s * B + i of an endless sequence; or
+first_example(s) + i where the first batches are smaller.
 
 Shapes: B batch, T length, K steps computed at a time, W windows.
 """
 
 import hashlib
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import tensorflow as tf
 
+from kerasformer.config.ramp import Ramp, check_ramp
 from kerasformer.data.corpus import Corpus, Split, read_corpus
 from kerasformer.errors import InputError
 from kerasformer.text.bpe import BPE
@@ -28,6 +32,14 @@ _SAMPLED = 2**12  # tokens of each array that a fingerprint is of
 _ROUNDS = 6  # of the permutation; from 4 on it is as good as random
 
 
+class Stage(NamedTuple):
+    """Where batches of a size begin."""
+
+    first_step: int
+    first_example: int
+    batch_size: int
+
+
 class Windows:
     """The windows of one split of a corpus and the order in which a model sees them.
 
@@ -36,6 +48,8 @@ class Windows:
     Args:
         corpus: a folder that `kerasformer prepare` wrote, or a Corpus.
         batch_size: B.
+        batch_ramp: (size, steps) of the smaller batches before those of B, the smallest first, as GPT-3 was trained
+            (Brown et al. 2020, arXiv 2005.14165, appendix B).
         max_length: T.
         order: "random" starts windows anywhere, independently of each other; "consecutive" lays them end to end and
             shows each once an epoch, in another order every epoch. A batch can hold the end of one epoch and the
@@ -52,6 +66,7 @@ class Windows:
         *,
         batch_size: int,
         max_length: int,
+        batch_ramp: Ramp = (),
         order: Order = "random",
         seed: int = 0,
     ):
@@ -62,8 +77,14 @@ class Windows:
             raise InputError(f"expected a seed from 0 to 2**64 - 1, got {seed}; change it")
         if order not in get_args(Order):
             raise InputError(f"expected an order among {', '.join(get_args(Order))}, got {order!r}; name one of them")
+        check_ramp(batch_ramp, batch_size)
         self.corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
         self.batch_size, self.max_length, self.order, self.seed = batch_size, max_length, order, seed
+        stages, step, example = [], 0, 0
+        for size, steps in batch_ramp:
+            stages.append(Stage(step, example, size))
+            step, example = step + steps, example + size * steps
+        self.batch_ramp, self._stages = batch_ramp, (*stages, Stage(step, example, batch_size))
         stream: Split = self.corpus.split(split)
         self.tokens, self.bytes = stream.counts.tokens, stream.counts.bytes
         if self.tokens <= max_length:
@@ -99,7 +120,16 @@ class Windows:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that see about as many tokens as the stream holds."""
+        """Steps that see about as many tokens as the stream holds.
+
+        Raises:
+            InputError: batches grow, so that epochs differ.
+        """
+        if len(self._stages) > 1:
+            raise InputError(
+                "expected a number of steps where batches grow, as epochs have no one length then, got none; "
+                "set --train.steps, or steps_per_epoch, or no batch_ramp"
+            )
         return max(1, self.count // self.batch_size)
 
     def starts(self, first: int, count: int) -> np.ndarray:
@@ -117,9 +147,23 @@ class Windows:
             first, count = first + size, count - size
         return np.concatenate([np.empty(0, np.int64), *parts]) * self.max_length
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """All that there are, the last one B."""
+        return tuple(stage.batch_size for stage in self._stages)
+
+    def batch_size_at(self, step: int) -> int:
+        """How many examples a step holds."""
+        return self._stage(step).batch_size
+
+    def first_example(self, step: int) -> int:
+        """The number of examples before a step."""
+        stage = self._stage(step)
+        return stage.first_example + (step - stage.first_step) * stage.batch_size
+
     def describe(self, step: int) -> str:
         """Where the windows of a step start: in the stream, or in the shards of a prepared folder."""
-        starts = self.starts(step * self.batch_size, self.batch_size)
+        starts = self.starts(self.first_example(step), self.batch_size_at(step))
         shown = ", ".join(map(self._place, starts[:_SHOWN]))
         more = f" and {len(starts) - _SHOWN} more" if len(starts) > _SHOWN else ""
         return f"windows of {self.max_length + 1} tokens that start at {shown}{more}"
@@ -135,14 +179,19 @@ class Windows:
 
     def dataset(self, first_step: int, steps: int) -> tf.data.Dataset:
         """Batches of these steps: token ids and labels, the tokens after them, int32 [B, T] each."""
-        first, end = first_step * self.batch_size, (first_step + steps) * self.batch_size
-        block = self._block_steps * self.batch_size
+        end = first_step + steps
+        ends = [*(stage.first_step for stage in self._stages[1:]), end]
+        spans = [range(max(s.first_step, first_step), min(e, end)) for s, e in zip(self._stages, ends, strict=True)]
+        spans = [span for span in spans if span]  # of one batch size each
 
         def blocks() -> Iterator[np.ndarray]:
-            for start in range(first, end, block):
-                yield self.starts(start, min(block, end - start)).reshape(-1, self.batch_size)
+            for span in spans:
+                size = self.batch_size_at(span.start)
+                for step in span[:: self._block_steps(size)]:
+                    stop = min(step + self._block_steps(size), span.stop)
+                    yield self.starts(self.first_example(step), (stop - step) * size).reshape(-1, size)
 
-        return self._dataset(blocks, steps, self.batch_size)
+        return self._dataset(blocks, steps, self.batch_size_at(first_step) if len(spans) < 2 else None)
 
     def in_order(self, max_steps: int | None = None) -> tf.data.Dataset:
         """Batches of the windows that lie end to end, once each and in order; the last batch holds the rest.
@@ -150,23 +199,23 @@ class Windows:
         Args:
             max_steps: stops after so many batches.
         """
-        size = self.batch_size
+        size, block = self.batch_size, self._block_steps(self.batch_size)
         limit = self.count if max_steps is None else min(self.count, max_steps * size)
         full = limit - limit % size
 
         def blocks() -> Iterator[np.ndarray]:
             places = np.arange(limit) * self.max_length
-            yield from np.split(
-                places[:full].reshape(-1, size), range(self._block_steps, full // size, self._block_steps)
-            )
+            yield from np.split(places[:full].reshape(-1, size), range(block, full // size, block))
             yield places[full:][None, : limit - full]
 
         return self._dataset(blocks, -(-limit // size), size if full == limit else None)
 
-    @property
-    def _block_steps(self) -> int:
+    def _stage(self, step: int) -> "Stage":
+        return self._stages[bisect_right(self._stages, step, key=attrgetter("first_step")) - 1]
+
+    def _block_steps(self, batch_size: int) -> int:
         """K."""
-        return max(1, BLOCK_TOKENS // (self.batch_size * self.max_length))
+        return max(1, BLOCK_TOKENS // (batch_size * self.max_length))
 
     def _place(self, start: int) -> str:
         """Where in which shard, or where in a stream that has none."""

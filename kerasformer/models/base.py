@@ -100,6 +100,12 @@ class Model(keras.Model):
             self.compute_output_spec({n: keras.KerasTensor((None, None), "int32", name=n) for n in self.input_names})
             self.built = True
 
+    @property
+    def stages(self) -> list[list[keras.layers.Layer]]:
+        """The layers from the bottom up: those below the blocks, then each block; not what is above them."""
+        layers = self.layers  # in the order in which the family makes them, which is that of the data
+        return [layers[: layers.index(self.blocks[0])], *([block] for block in self.blocks)]
+
     def get_config(self) -> dict:
         return {**super().get_config(), "config": dataclasses.asdict(self.config)}
 

@@ -12,14 +12,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kerasformer.files import append_line
+from kerasformer.training.averages import AveragedValidation, averaged
 from kerasformer.training.checkpoints import Checkpoints
 from kerasformer.training.evaluation import Evaluation, Perplexity
 from kerasformer.training.faults import Finite, may_be_lost
 from kerasformer.training.optimizers import steps_made
 from kerasformer.training.step import STEP_LOGS
+from kerasformer.training.strategies import is_chief
 from kerasformer.training.tensorboard import TensorBoard
 
-__all__ = ["BestModel", "Checkpoints", "Evaluation", "Finite", "MetricsLog", "Perplexity", "ProgressBar", "TensorBoard"]
+__all__ = ["AveragedValidation", "BestModel", "Checkpoints", "Evaluation", "Finite", "MetricsLog", "Perplexity"]
+__all__ += ["ProgressBar", "TensorBoard"]
 
 
 class BestModel(keras.callbacks.Callback):
@@ -51,7 +54,9 @@ class BestModel(keras.callbacks.Callback):
         score = (value if value is None or "loss" not in self.monitor else -value, -logs.get("val_loss", 0.0))
         if value is None or score > self.best:
             self.best, self.best_epoch = score, epoch
-            self.model.save_pretrained(self.folder)
+            if is_chief():
+                with averaged(self.model):
+                    self.model.save_pretrained(self.folder)
         elif self.patience and epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True
 

@@ -28,7 +28,10 @@ def choose_jit(
     """
     if mode != "auto":
         return mode == "xla"
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        return "auto"  # what one replica measures need not hold for all
     data = next(iter(dataset))
+    steps *= model.accumulate
     _, plain = _measure(model, data, jit=False)
     if plain * steps < SHORTEST_RUN:
         logger.info(
@@ -54,7 +57,8 @@ def choose_jit(
 
 def _measure(model: TrainingStep, data: tuple, jit: bool) -> tuple[float, float]:
     """Seconds of the first call, beyond a later one, and the median of later ones, for the gradients of one batch."""
-    inputs, labels = data[:2]
+    rows = -(-len(data[1]) // model.accumulate)  # of a micro-batch
+    inputs, labels = tf.nest.map_structure(lambda tensor: tensor[:rows], data[:2])
     gradients = tf.function(model.sum_gradients, jit_compile=jit)
     seconds = []
     for _ in range(MEASURED_STEPS + 1):

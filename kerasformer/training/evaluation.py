@@ -15,6 +15,7 @@ import numpy as np
 
 from kerasformer.data.batches import Batches
 from kerasformer.data.windows import Windows
+from kerasformer.training.averages import averaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,8 @@ class Evaluation(keras.callbacks.Callback):
         self.report: Report | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.report = Report(self.batches.labels, self.batches.label_ids, self.model.predict(self.batches))
+        with averaged(self.model):
+            self.report = Report(self.batches.labels, self.batches.label_ids, self.model.predict(self.batches))
         if logs is not None:
             logs |= {f"val_{name}": value for name, value in self.report.figures().items()}
 
@@ -114,6 +116,7 @@ class Perplexity(keras.callbacks.Callback):
         self.windows, self.batches = windows, batches
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        figures = language_figures(self.model, self.windows, self.batches)
+        with averaged(self.model):
+            figures = language_figures(self.model, self.windows, self.batches)
         if logs is not None:
             logs |= {f"val_{name}": value for name, value in figures.items()}

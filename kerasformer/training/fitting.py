@@ -130,7 +130,8 @@ class Fitting:
             return super().fit(x, *args, epochs=epochs, **kwargs)
         steps = steps_per_epoch or x.steps_per_epoch
         first = max(initial_step, initial_epoch * steps)
-        self._check(x.batch_size, first, steps)
+        for batch_size in x.batch_sizes:
+            self._check(batch_size, first, steps)
 
         def data(first: int, count: int) -> Any:
             dataset = self.training_set(x, first, count)
@@ -165,9 +166,12 @@ class Fitting:
         return super().evaluate(x, *args, **kwargs)
 
     def _once(self, dataset: tf.data.Dataset) -> tuple[Any, int | None]:
-        """A dataset for all replicas, and how many steps it has."""
+        """A dataset for all replicas, and how many steps it has, in whole executions."""
         if self.distribute_strategy.num_replicas_in_sync == 1:
             return dataset, None
+        missing = -int(dataset.cardinality()) % self.steps_per_execution
+        nothing = dataset.take(1).map(lambda *batch: tf.nest.map_structure(lambda t: t[:0], batch)).repeat(missing)
+        dataset = dataset.concatenate(nothing) if missing else dataset
         return distributed(self.distribute_strategy, dataset), int(dataset.cardinality())
 
     def _check(self, batch_size: int, first: int, steps: int) -> None:

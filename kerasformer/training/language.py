@@ -20,12 +20,14 @@ from kerasformer.text.vocabulary import bpe_of, char_of
 from kerasformer.training.callbacks import BestModel, MetricsLog, Perplexity, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import language_figures
-from kerasformer.training.optimizers import OPTIMIZERS
+from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.resuming import Training
-from kerasformer.training.run import LOG, figures_of, finish, hyperparameters, read_part
+from kerasformer.training.run import LOG, begin, figures_of, finish, hyperparameters, of_chief, read_part
+from kerasformer.training.strategies import is_chief
 from kerasformer.training.tasks import CausalLM
 from kerasformer.training.tensorboard import TensorBoard
+from kerasformer.training.tuning import freeze
 
 logger = logging.getLogger(__name__)
 
@@ -42,23 +44,27 @@ def train(recipe: LanguageRecipe) -> dict[str, float | str]:
     recipe.check(has_source=bool(recipe.data.train))
     if figures := figures_of(recipe):
         return figures
-    keras.utils.set_random_seed(recipe.train.seed)
+    strategy = begin(recipe)
     policy = dtype_policy(recipe.train.precision)
     pretrained = recipe.model.from_pretrained
-    model = CausalLM.from_pretrained(pretrained, dtype=policy) if pretrained else None
-    training, validation = windows(recipe.data, model and model.tokenizer)
-    model = model or fresh(recipe, training.tokenizer(), policy)
+    with strategy.scope():
+        model = CausalLM.from_pretrained(pretrained, dtype=policy) if pretrained else None
+        training, validation = windows(recipe.data, model and model.tokenizer)
+        model = model or fresh(recipe, training.tokenizer(), policy)
+        freeze(model, recipe.train.freeze)
+        steps, interval = intervals(recipe, training)
+        optimizer = of_recipe(recipe.train, model, steps)
     logger.info("precision: %s", policy)
     logger.info("training on %s", summary(training))
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
-    steps, interval = intervals(recipe, training)
     run = Training(recipe, training, validation, steps, interval)
-    jit_compile = compile_model(model, recipe, training, steps, interval, run.jit_compile)
+    with strategy.scope():
+        jit_compile = compile_model(model, recipe, training, optimizer, steps, interval, run.jit_compile)
     seconds = run.fit(model, callbacks(recipe, steps, validation), jit_compile)
     figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
-    if validation is not None:
+    if validation is not None and is_chief():
         # What is reported is the model as it was saved, in float32, on all that was held out.
         best = evaluation(recipe.folder / "model", validation)
         figures = {"val_loss": best.pop("loss"), **best, **figures}
@@ -75,6 +81,7 @@ def windows(data: LanguageData, tokenizer: BPE | None) -> tuple[Windows, Windows
         InputError: data that cannot be used, or that another tokenizer made.
     """
     settings = {"max_length": data.max_length, "batch_size": data.batch_size, "order": data.order, "seed": data.seed}
+    settings["batch_ramp"] = data.batch_ramp
     if len(data.train) == 1 and (Path(data.train[0]) / INDEX).exists():
         if data.validation:
             raise InputError(
@@ -149,32 +156,24 @@ def compile_model(
     model: CausalLM,
     recipe: LanguageRecipe,
     training: Windows,
+    optimizer: keras.Optimizer,
     steps: int,
     interval: int,
     jit_compile: bool | str | None = None,
 ) -> bool | str:
-    """Compiles the model with the recipe's optimizer, and with XLA if it pays; returns what it chose.
+    """Compiles the model, and with XLA if it pays; returns what it chose.
 
     Args:
         jit_compile: what was chosen before.
     """
     settings = recipe.train
-    optimizer = OPTIMIZERS[settings.optimizer](
-        settings.learning_rate,
-        steps=steps,
-        warmup=settings.warmup,
-        schedule=settings.schedule,
-        floor=settings.min_learning_rate,
-        weight_decay=settings.weight_decay,
-        beta_1=settings.beta_1,
-        beta_2=settings.beta_2,
-        clip_norm=settings.clip_norm,
-    )
-    together = math.gcd(settings.steps_per_execution, interval)  # no execution goes on past an evaluation
+    # No execution goes on past an evaluation, nor from batches of one size to those of another.
+    together = math.gcd(settings.steps_per_execution, interval, *(count for _, count in recipe.data.batch_ramp))
     if jit_compile is None:
-        model.compile(optimizer, steps_per_execution=together)
-        jit_compile = choose_jit(model, model.training_set(training, 0, 1), steps, settings.compile)
-    model.compile(optimizer, steps_per_execution=together, jit_compile=jit_compile)
+        model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate)
+        dataset = model.training_set(training, steps - 1, 1)  # a batch of the full size
+        jit_compile = choose_jit(model, dataset, steps, settings.compile, shapes=1 + len(recipe.data.batch_ramp))
+    model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate, jit_compile=jit_compile)
     return jit_compile
 
 
@@ -186,9 +185,11 @@ def callbacks(recipe: LanguageRecipe, steps: int, validation: Windows | None) ->
     return [
         *([Perplexity(validation, settings.evaluation_batches or None)] if validation else []),
         BestModel(recipe.folder / "model", "val_loss"),
-        MetricsLog(recipe.folder / LOG, unit),
-        TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
-        ProgressBar(steps, epoch=unit),
+        *of_chief(
+            MetricsLog(recipe.folder / LOG, unit),
+            TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
+            ProgressBar(steps, epoch=unit),
+        ),
     ]
 
 
@@ -214,7 +215,8 @@ def evaluate_run(folder: Path, files: Sequence[Path]) -> dict[str, float]:
 
 def summary(windows: Windows) -> str:
     """One line on a text."""
+    ramp = "".join(f"{size} for {steps:,} steps, then " for size, steps in windows.batch_ramp)
     return (
-        f"{windows.tokens:,} tokens, {windows.bytes_per_token:.2f} bytes a token, in batches of {windows.batch_size} "
-        f"windows of {windows.max_length}"
+        f"{windows.tokens:,} tokens, {windows.bytes_per_token:.2f} bytes a token, in batches of {ramp}"
+        f"{windows.batch_size} windows of {windows.max_length}"
     )

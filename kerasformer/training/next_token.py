@@ -110,6 +110,7 @@ def _chunks(size: int, *tensors: tf.Tensor) -> list[tf.Tensor]:
     """Tensors [n, ...] as [k, c, ...], c at most `size`; zeros, which weigh nothing, fill the last chunk."""
     tokens = tensors[0].shape[0] if tensors[0].shape[0] is not None else tf.shape(tensors[0])[0]
     count = -(-tokens // size)
+    count = max(count, 1) if isinstance(count, int) else tf.maximum(count, 1)  # of no tokens there is one, empty
     length = -(-tokens // count)
     missing = count * length - tokens
     padded = [tf.pad(tensor, [[0, missing]] + [[0, 0]] * (tensor.shape.rank - 1)) for tensor in tensors]

@@ -1,44 +1,20 @@
-"""Optimizers with the settings that Transformers are trained with."""
+"""Optimizers with the settings that Transformers are trained with, each under warm-up and decay of its rate."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from kerasformer.config import Training
 from kerasformer.errors import InputError
+from kerasformer.models.heads import Head
+from kerasformer.training import updates
 from kerasformer.training.schedules import SCHEDULES
+from kerasformer.training.tuning import rate_shares
+from kerasformer.training.updates import AdamW
 
-# Biases, and the scales and shifts of normalisations.
-NOT_DECAYED = ["bias", "gamma", "beta"]
-
-
-class AdamW(keras.optimizers.AdamW):
-    """Keras's AdamW, whose update of a variable is two operations: each one pass over memory, in place.
-
-    The arithmetic is the same; Keras makes some twenty operations of it, which take long to trace and to compile.
-    """
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        if self.weight_decay and self._use_weight_decay(variable):
-            rate = tf.cast(learning_rate, variable.dtype) * self.weight_decay
-            variable.assign(variable * (1 - rate))  # one product; Keras makes two and a difference
-        if variable.dtype != tf.float32:  # the operation reads its slots as float32
-            return super().update_step(gradient, variable, learning_rate)
-        index = self._get_variable_index(variable)
-        step = tf.cast(self.iterations + 1, tf.float32)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=self.beta_1**step,
-            beta2_power=self.beta_2**step,
-            lr=tf.cast(learning_rate, tf.float32),
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=tf.convert_to_tensor(gradient),
-        )
-
-    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
-        """Nothing: a variable decays where it is updated."""
+__all__ = ["OPTIMIZERS", "AdamW", "adafactor", "adamw", "lamb", "lion", "muon", "of_recipe", "rate_shares", "sgd"]
 
 
 def steps_made(optimizer: keras.Optimizer) -> int:
@@ -69,36 +45,89 @@ def leave_to_step(optimizer: keras.Optimizer, strategy: tf.distribute.Strategy) 
 
 
 def adamw(
-    learning_rate: float,
-    *,
-    steps: int,
-    warmup: float = 0.1,
-    schedule: str = "linear",
-    floor: float = 0.0,
-    weight_decay: float = 0.01,
-    beta_1: float = 0.9,
-    beta_2: float = 0.999,
-    epsilon: float = 1e-8,
-    clip_norm: float | None = 1.0,
+    learning_rate: float, *, steps: int, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8, **settings
 ) -> AdamW:
     """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101) under warm-up and decay of its rate.
 
     Args:
         learning_rate: at the end of the warm-up.
         steps: length of the whole run, in optimizer steps.
-        warmup: share of the steps in which the rate rises.
-        schedule: how the rate falls after that: "linear", "cosine", or "wsd", in the last fifth alone.
-        floor: the rate at the end.
-        weight_decay: of matrices and embeddings; biases and normalisations are not decayed.
-        clip_norm: the gradients' global norm is cut to this; None or 0 leaves them.
+        **settings: of `common`, such as warmup, schedule, weight_decay and clip_norm.
     """
-    rate = SCHEDULES[schedule](learning_rate, steps, round(warmup * steps), floor)
-    optimizer = AdamW(rate, weight_decay, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, global_clipnorm=clip_norm)
-    optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
-    return optimizer
+    own = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
+    return AdamW(**own, **common(learning_rate, steps=steps, **settings))
 
 
 def muon(
+    learning_rate: float,
+    *,
+    steps: int,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    momentum: float = 0.95,
+    **settings,
+) -> keras.optimizers.Muon:
+    """Keras's Muon (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982), and AdamW for all but the layers' matrices.
+
+    A step costs more than AdamW's, and fewer are needed. Its updates are as large as AdamW's: so can the rates be.
+
+    Args:
+        beta_1, beta_2, epsilon: of AdamW.
+        momentum: of Muon.
+        **settings: of `common`, and as of `adamw`.
+    """
+    adam = {"adam_beta_1": beta_1, "adam_beta_2": beta_2, "epsilon": epsilon}
+    return updates.Muon(**adam, momentum=momentum, **common(learning_rate, steps=steps, **settings))
+
+
+def lamb(
+    learning_rate: float, *, steps: int, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-6, **settings
+) -> keras.optimizers.Lamb:
+    """LAMB (You et al. 2019, arXiv 1904.00962), for batches of thousands: AdamW whose step is in proportion to a
+    variable's norm.
+
+    Args:
+        **settings: of `common`, and as of `adamw`.
+    """
+    own = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
+    return updates.Lamb(**own, **common(learning_rate, steps=steps, **settings))
+
+
+def lion(
+    learning_rate: float, *, steps: int, beta_1: float = 0.9, beta_2: float = 0.99, **settings
+) -> keras.optimizers.Lion:
+    """Lion (Chen et al. 2023, arXiv 2302.06675): the sign of a momentum, and so a single slot a weight.
+
+    Its authors advise a third to a tenth of AdamW's rate, and as much more weight decay.
+
+    Args:
+        **settings: of `common`, and as of `adamw`.
+    """
+    return updates.Lion(beta_1=beta_1, beta_2=beta_2, **common(learning_rate, steps=steps, **settings))
+
+
+def adafactor(learning_rate: float, *, steps: int, **settings) -> updates.Adafactor:
+    """Adafactor (Shazeer & Stern 2018, arXiv 1804.04235): a matrix has one slot a row and one a column.
+
+    Rates are in proportion to a variable's root mean square, and never above 1 / sqrt(step): the paper's is 1e-2.
+
+    Args:
+        **settings: of `common`, and as of `adamw`.
+    """
+    return updates.Adafactor(**common(learning_rate, steps=steps, **settings))
+
+
+def sgd(learning_rate: float, *, steps: int, momentum: float = 0.9, **settings) -> keras.optimizers.SGD:
+    """Stochastic gradient descent with momentum, and weight decay apart from the gradient (arXiv 1711.05101).
+
+    Args:
+        **settings: of `common`, and as of `adamw`.
+    """
+    return updates.SGD(momentum=momentum, **common(learning_rate, steps=steps, **settings))
+
+
+def common(
     learning_rate: float,
     *,
     steps: int,
@@ -106,30 +135,66 @@ def muon(
     schedule: str = "linear",
     floor: float = 0.0,
     weight_decay: float = 0.01,
-    beta_1: float = 0.9,
-    beta_2: float = 0.999,
-    epsilon: float = 1e-8,
     clip_norm: float | None = 1.0,
-) -> keras.optimizers.Muon:
-    """Keras's Muon (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982), and AdamW for all but the layers' matrices.
-
-    A step costs more than AdamW's, and fewer are needed. Its updates are as large as AdamW's: so can the rates be.
+    ema: float = 0.0,
+    rate_shares: Mapping[str, float] | None = None,
+    **shape: float,
+) -> dict[str, Any]:
+    """What every optimizer has, as Keras's classes take it.
 
     Args:
-        learning_rate, steps, warmup, schedule, floor, weight_decay, clip_norm: as of `adamw`.
-        beta_1, beta_2, epsilon: of AdamW.
+        learning_rate: at the end of the warm-up.
+        steps: length of the whole run, in optimizer steps.
+        warmup: share of the steps in which the rate rises; or, from 1 on, their number.
+        schedule: how the rate falls after that, of `SCHEDULES`.
+        floor: the rate at the end.
+        weight_decay: of matrices and embeddings; biases and normalisations are not decayed.
+        clip_norm: the gradients' global norm is cut to this; None or 0 leaves them.
+        ema: momentum of an exponential moving average of the weights, which is evaluated and saved; 0 for none.
+        rate_shares: the share of the rate at which a variable is trained, by its path; see `tuning.rate_shares`.
+        **shape: what the schedule alone has: `power` of "polynomial", `decay_share` of "wsd".
+
+    Raises:
+        InputError: a warm-up that is longer than the run.
     """
-    optimizer = keras.optimizers.Muon(
-        SCHEDULES[schedule](learning_rate, steps, round(warmup * steps), floor),
-        weight_decay=weight_decay,
-        adam_weight_decay=weight_decay,
-        adam_beta_1=beta_1,
-        adam_beta_2=beta_2,
-        epsilon=epsilon,
-        global_clipnorm=clip_norm,
+    warmup_steps = round(warmup * steps) if warmup < 1 else round(warmup)
+    if warmup_steps > steps:
+        raise InputError(f"expected a warmup of at most the run's {steps} steps, got {warmup_steps}; lower it")
+    return {
+        "learning_rate": SCHEDULES[schedule](learning_rate, steps, warmup_steps, floor, **shape),
+        "weight_decay": weight_decay,
+        "global_clipnorm": clip_norm,
+        "use_ema": bool(ema),
+        "ema_momentum": ema,
+        "rate_shares": rate_shares,
+    }
+
+
+OPTIMIZERS: dict[str, Callable[..., keras.Optimizer]] = {
+    "adamw": adamw,
+    "muon": muon,
+    "lamb": lamb,
+    "adafactor": adafactor,
+    "lion": lion,
+    "sgd": sgd,
+}
+
+
+def of_recipe(settings: Training, model: Head, steps: int) -> keras.Optimizer:
+    """The optimizer of a recipe for a run of so many steps on this model.
+
+    Raises:
+        InputError: a warm-up that is longer than the run.
+    """
+    return OPTIMIZERS[settings.optimizer](
+        settings.learning_rate,
+        steps=steps,
+        warmup=settings.warmup,
+        schedule=settings.schedule,
+        floor=settings.min_learning_rate,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+        ema=settings.ema,
+        rate_shares=rate_shares(model, settings.layer_decay),
+        **settings.own_settings,
     )
-    optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
-    return optimizer
-
-
-OPTIMIZERS = {"adamw": adamw, "muon": muon}

@@ -15,6 +15,7 @@ from kerasformer.training.faults import Finite
 from kerasformer.training.run import CHECKPOINTS, held
 from kerasformer.training.step import TrainingStep
 from kerasformer.training.stopping import Stopping
+from kerasformer.training.strategies import workers_answer
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ class Training:
             callbacks = [*callbacks, finite, checkpoints]
             kwargs |= {"epochs": self.steps // self.interval, "steps_per_epoch": self.interval, "initial_step": first}
             try:
-                model.fit(self.training, callbacks=callbacks, verbose=0, **kwargs)
+                with workers_answer():
+                    model.fit(self.training, callbacks=callbacks, verbose=0, **kwargs)
             except Stopped:
                 for callback in callbacks:
                     callback.on_train_end()

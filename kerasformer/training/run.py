@@ -10,16 +10,39 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
+import tensorflow as tf
+
 from kerasformer.config import LanguageData, LanguageRecipe, Recipe, Run
 from kerasformer.config.run import MAY_GROW, RECIPE_FILE, as_json, flat
 from kerasformer.errors import InputError
 from kerasformer.files import read_json, whole_file, write_json
+from kerasformer.training import strategies
 from kerasformer.training.strategies import is_chief
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS, FIGURES = "checkpoints", "figures.json"
 LOG = "metrics.jsonl"
+
+
+def begin(recipe: Run) -> tf.distribute.Strategy:
+    """Sets the random seeds; returns what the recipe trains on.
+
+    Raises:
+        InputError: devices or workers that are not there.
+    """
+    settings = recipe.train
+    keras.utils.set_random_seed(settings.seed)
+    strategy = strategies.strategy(settings.strategy, settings.devices, settings.worker_timeout)
+    if (replicas := strategy.num_replicas_in_sync) > 1:
+        logger.info("replicas: %d, each of which reads its part of a batch", replicas)
+    return strategy
+
+
+def of_chief(*callbacks: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
+    """Callbacks that write or show something: of several workers one has them."""
+    return list(callbacks) if is_chief() else []
 
 
 @contextlib.contextmanager
@@ -85,20 +108,20 @@ def read_part(folder: Path, name: str, kind: type) -> Any:
 
 
 def kind_of(folder: Path) -> type[Run]:
-    """Which kind of recipe made a run: the one whose data have the fields that are told.
+    """Which kind of recipe made a run: the one whose data have the fields that are told, and since then perhaps more.
 
     Raises:
         InputError: no run.
     """
     told = read_part(folder, "data", dict)
-    return LanguageRecipe if {f.name for f in dataclasses.fields(LanguageData)} == told.keys() else Recipe
+    return LanguageRecipe if told.keys() <= {f.name for f in dataclasses.fields(LanguageData)} else Recipe
 
 
 def hyperparameters(recipe: Run) -> dict[str, str | float | int | bool]:
     """The recipe's numbers and choices as flat names ("train.epochs"), for TensorBoard."""
     values = flat(as_json(recipe))
     return {
-        name: " ".join(value) if isinstance(value, list) else value
+        name: " ".join(map(str, value)) if isinstance(value, list) else value
         for name, value in values.items()
         if value is not None
     }

@@ -40,7 +40,6 @@ class TrainingStep(Fitting):
             self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
         leave_to_step(self.optimizer, self.distribute_strategy)
         self.accumulate = accumulate
-        self._seeds = [v for v in self.variables if v.name == "seed_generator_state"]
         self._gradients = tf.function(self.sum_gradients, jit_compile=jit_compile is True)
         jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
         # On several replicas the update meets the others, which no compiled function can.
@@ -52,9 +51,10 @@ class TrainingStep(Fitting):
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = self.weights_of(labels, sample_weight)
         loss_sum, outputs, gradients = self._accumulated(inputs, labels, weights)
-        positions = tf.size(inputs["token_ids"])
-        tokens = tf.reduce_sum(inputs["padding_mask"]) if "padding_mask" in inputs else positions
-        sums = tf.stack([loss_sum, tf.reduce_sum(weights), tf.cast(tokens, tf.float32), tf.cast(positions, tf.float32)])
+        positions = tf.cast(tf.size(inputs["token_ids"]), tf.float32)
+        mask = inputs.get("padding_mask")
+        tokens = positions if mask is None else tf.reduce_sum(tf.cast(mask, tf.float32))
+        sums = tf.stack([loss_sum, tf.reduce_sum(weights), tokens, positions])
         self._update_metrics(sums[0], sums[1], labels, outputs, sample_weight)
 
         replica = tf.distribute.get_replica_context()
@@ -93,7 +93,8 @@ class TrainingStep(Fitting):
         """
         # A generator counts up from here, at most 256 times.
         place = tf.stack([tf.zeros([], tf.int64), tf.cast(draw, tf.int64) * 256])
-        seeds = [(seed, tf.cast(seed.value, tf.int64) + place) for seed in self._seeds]
+        generators = [variable for variable in self.variables if variable.name == "seed_generator_state"]
+        seeds = [(generator, tf.cast(generator.value, tf.int64) + place) for generator in generators]
         with keras.StatelessScope(seeds), tf.GradientTape() as tape:
             loss_sum, outputs = self.sum_losses(inputs, labels, weights, training=True)
             scaled = self.optimizer.scale_loss(loss_sum)

@@ -2,6 +2,10 @@
 
 import json
 import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -49,6 +53,24 @@ def agreed(strategy: tf.distribute.Strategy, *flags: bool) -> list[bool]:
     mine = tf.constant([float(flag) for flag in (*flags, True)])
     values = strategy.experimental_distribute_values_from_function(lambda _: mine)
     return [bool(count) for count in strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)[:-1] > 0]
+
+
+@contextmanager
+def workers_answer() -> Iterator[None]:
+    """Says what has happened where another worker has gone, which TensorFlow notices within seconds.
+
+    Raises:
+        InputError: one has.
+    """
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError) as error:
+        if sum(map(len, _workers().values())) < 2:
+            raise
+        raise InputError(
+            f"expected every worker to answer, got {type(error).__name__}, as one has ended or cannot be reached; "
+            "see what it said last, and start all of them again to go on from the last checkpoint"
+        ) from error
 
 
 def distributed(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> Any:
@@ -124,13 +146,16 @@ def _tpu() -> tf.distribute.Strategy:
 
 def _cluster() -> dict:
     """TF_CONFIG, or {}."""
-    text = os.environ.get("TF_CONFIG", "{}")
+    text = os.environ.get("TF_CONFIG") or "{}"
     try:
         value = json.loads(text)
-        if not isinstance(value, dict):
-            raise ValueError("no object")
-    except ValueError as error:
-        raise InputError(f"expected TF_CONFIG as a JSON object, got {text!r:.80} ({error}); mend it") from error
+        if value.get("cluster"):
+            value["cluster"][value["task"]["type"]][value["task"]["index"]].rpartition(":")
+    except (ValueError, AttributeError, KeyError, IndexError, TypeError) as error:
+        raise InputError(
+            'expected TF_CONFIG as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+            f", got {text:.200} ({error!r}); mend it"
+        ) from error
     return value
 
 
@@ -148,4 +173,31 @@ def _multiworker(timeout: float) -> tf.distribute.Strategy:
             "expected TF_CONFIG or Slurm to tell of the workers, got neither; run kerasformer launch --workers N, "
             "or set TF_CONFIG on each host"
         )
+    _wait_for_workers(timeout)
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+
+
+def _wait_for_workers(timeout: float) -> None:
+    """Returns when all workers have come: TensorFlow itself waits for them for an hour, past any signal."""
+    task, workers = _cluster()["task"], _workers()
+    own = workers[task["type"]][task["index"]]
+    missing = [address for addresses in workers.values() for address in addresses if address != own]
+    deadline = time.monotonic() + timeout
+    # Until TensorFlow's server listens at this worker's address, this does, to tell the others that it has come.
+    with socket.create_server(("", int(own.rpartition(":")[2])), backlog=len(missing) + 1):
+        while missing := [address for address in missing if not _listens(address)]:
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"expected all workers within {timeout:.0f} s, got no answer from {', '.join(missing)}; start one "
+                    "on each host at about the same time, or raise --train.worker_timeout"
+                )
+            time.sleep(0.2)
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except OSError:
+        return False
+    return True

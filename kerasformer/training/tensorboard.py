@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 from tensorboard.plugins.hparams import api as hparams
 
+from kerasformer.training.averages import averaged
 from kerasformer.training.evaluation import Evaluation, Report
 from kerasformer.training.faults import may_be_lost
 from kerasformer.training.optimizers import steps_made
@@ -95,7 +96,8 @@ class TensorBoard(keras.callbacks.Callback):
     def _samples(self) -> str:
         """What the model makes of the prompts, as Markdown that keeps their lines."""
         room = min(self.sample_tokens, self.model.backbone.config.max_length // 2)
-        texts = self.model.generate(self.prompts, room, temperature=0.8, seed=0, truncate_prompt=True)
+        with averaged(self.model):
+            texts = self.model.generate(self.prompts, room, temperature=0.8, seed=0, truncate_prompt=True)
         samples = (f"{prompt}{text}" for prompt, text in zip(self.prompts, texts, strict=True))
         return "\n\n---\n\n".join(sample.replace("\n", "  \n") for sample in samples)
 

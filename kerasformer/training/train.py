@@ -16,12 +16,14 @@ from kerasformer.training.callbacks import BestModel, Evaluation, MetricsLog, Pr
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
-from kerasformer.training.optimizers import adamw
+from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.resuming import Training
-from kerasformer.training.run import LOG, figures_of, finish, hyperparameters, read_part
+from kerasformer.training.run import LOG, begin, figures_of, finish, hyperparameters, of_chief, read_part
+from kerasformer.training.strategies import is_chief
 from kerasformer.training.tasks import Classifier
 from kerasformer.training.tensorboard import TensorBoard
+from kerasformer.training.tuning import freeze
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +44,16 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     recipe.check(source is not None)
     if figures := figures_of(recipe):
         return figures
-    keras.utils.set_random_seed(recipe.train.seed)
+    strategy = begin(recipe)
 
     data = recipe.data
     examples = read_examples(source, **data.columns)
     check_labels(examples)
     policy = dtype_policy(recipe.train.precision)
-    model = Classifier.from_pretrained(
-        recipe.model.from_pretrained, label_names(examples.labels), dropout=recipe.model.dropout, dtype=policy
-    )
+    with strategy.scope():
+        model = Classifier.from_pretrained(
+            recipe.model.from_pretrained, label_names(examples.labels), dropout=recipe.model.dropout, dtype=policy
+        )
     training, validation = classification(
         examples,
         tokenizer=model.tokenizer,
@@ -62,17 +65,21 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
         seed=data.seed,
         augment=data.augment if any(dataclasses.astuple(data.augment)) else None,
     )
+    freeze(model, recipe.train.freeze)
+    with strategy.scope():
+        optimizer = of_recipe(recipe.train, model, len(training) * recipe.train.epochs)
     logger.info("precision: %s", policy)
     logger.info("training on %s", summary(training))
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
     run = Training(recipe, training, validation, len(training) * recipe.train.epochs, interval=len(training))
-    jit_compile = compile_model(model, recipe, training, run.jit_compile)
+    with strategy.scope():
+        jit_compile = compile_model(model, recipe, training, optimizer, run.jit_compile)
     weights = class_weights(training) if recipe.train.class_weights == "balanced" else None
     seconds = run.fit(model, callbacks(recipe, training, validation), jit_compile, class_weight=weights)
     figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
-    if validation is not None:
+    if validation is not None and is_chief():
         # What is reported is the model as it was saved, in float32, as it will be served.
         best = Classifier.from_pretrained(recipe.folder / "model", dtype="float32")
         figures = evaluation(best, validation).figures() | figures
@@ -80,27 +87,24 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
 
 
 def compile_model(
-    model: Classifier, recipe: Recipe, training: Batches, jit_compile: bool | str | None = None
+    model: Classifier,
+    recipe: Recipe,
+    training: Batches,
+    optimizer: keras.Optimizer,
+    jit_compile: bool | str | None = None,
 ) -> bool | str:
-    """Compiles the model with the recipe's optimizer and loss, and with XLA if it pays; returns what it chose.
+    """Compiles the model with the recipe's loss, and with XLA if it pays; returns what it chose.
 
     Args:
         jit_compile: what was chosen before.
     """
     settings, steps = recipe.train, len(training) * recipe.train.epochs
-    optimizer = adamw(
-        settings.learning_rate,
-        steps=steps,
-        warmup=settings.warmup,
-        weight_decay=settings.weight_decay,
-        clip_norm=settings.clip_norm,
-    )
     loss = Crossentropy(settings.label_smoothing)
     if jit_compile is None:
-        model.compile(optimizer, loss)
+        model.compile(optimizer, loss, accumulate=settings.accumulate)
         shapes = len({training.padded_length(rows) for rows in training.order()})
         jit_compile = choose_jit(model, training.dataset(), steps, settings.compile, shapes)
-    model.compile(optimizer, loss, jit_compile=jit_compile)
+    model.compile(optimizer, loss, accumulate=settings.accumulate, jit_compile=jit_compile)
     return jit_compile
 
 
@@ -111,9 +115,11 @@ def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> 
     return [
         *([evaluation] if evaluation else []),
         BestModel(recipe.folder / "model", settings.monitor, settings.early_stopping),
-        MetricsLog(recipe.folder / LOG),
-        TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
-        ProgressBar(len(training) * settings.epochs),
+        *of_chief(
+            MetricsLog(recipe.folder / LOG),
+            TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
+            ProgressBar(len(training) * settings.epochs),
+        ),
     ]
 
 

@@ -1,0 +1,160 @@
+"""What Keras and we make of the same toys on two replicas; a process of its own, which prints JSON by case and maker.
+
+On two parts of the CPU, or with TF_CONFIG on two workers. A toy has one weight vector w of zeros and predicts
+w * x; its loss is linear in it, so that each step can be computed in one's head.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasformer.training.step import TrainingStep
+from kerasformer.training.strategies import strategy
+
+WORKERS = "TF_CONFIG" in os.environ
+STRATEGY = strategy("multiworker") if WORKERS else strategy("mirrored", devices=2)
+
+
+class Toy(keras.Model):
+    """Keras's own step."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.w = self.add_weight(shape=(1,), initializer="zeros", name="w")
+        self.built = True
+
+    def call(self, inputs, training=False):
+        return self.w * keras.ops.cast(inputs["token_ids"], self.compute_dtype)
+
+
+class OurToy(TrainingStep, Toy):
+    """Our step."""
+
+    batches_class = str  # of no data here
+
+
+class Linear(keras.losses.Loss):
+    """The prediction itself is what is lost: the gradient is x."""
+
+    def call(self, y_true, y_pred):
+        return keras.ops.cast(y_pred[..., 0], "float32")
+
+
+def make(ours: bool, optimizer: Callable = lambda: keras.optimizers.SGD(1.0), dtype="float32", **settings) -> Toy:
+    with STRATEGY.scope():
+        toy = (OurToy if ours else Toy)(dtype=dtype)
+        toy.compile(optimizer(), Linear(), **settings)
+    return toy
+
+
+def data(x: list, rows: int, weights: list | None = None, **more: list) -> tf.data.Dataset:
+    """Batches of so many rows of x, whose labels are zeros."""
+    inputs = {"token_ids": np.array(x, np.float32).reshape(len(x), -1)} | {n: np.array(v) for n, v in more.items()}
+    parts = (inputs, np.zeros(len(x), np.int32)) + (() if weights is None else (np.array(weights, np.float32),))
+    return tf.data.Dataset.from_tensor_slices(parts).batch(rows)
+
+
+def weight(toy: Toy) -> float:
+    return float(tf.convert_to_tensor(toy.w)[0])
+
+
+def trained(ours: bool, batches: tf.data.Dataset, fit: dict | None = None, **settings) -> dict:
+    toy = make(ours, **settings)
+    history = toy.fit(batches, verbose=0, **(fit or {})).history
+    iterations = int(tf.convert_to_tensor(toy.optimizer.iterations))
+    return {"w": weight(toy), "loss": history["loss"][-1], "iterations": iterations}
+
+
+def clipping(ours: bool) -> dict:
+    """A gradient of 10, cut to 1."""
+    return trained(ours, data([10.0] * 4, 4), optimizer=lambda: keras.optimizers.SGD(1.0, global_clipnorm=1.0))
+
+
+def infinity(ours: bool) -> dict:
+    """In float16 the second replica's gradient overflows: the step must be left out on both."""
+    batches = data([1.0, 1.0, 6e4, 6e4], 4)
+    return trained(ours, batches, dtype="mixed_float16", optimizer=lambda: keras.optimizers.SGD(1.0))
+
+
+def padding(ours: bool) -> dict:
+    """Rows of weight 0 are no rows: the mean of 3, 3 and 9 is 5, though one replica has one of them alone."""
+    return trained(ours, data([3.0, 3.0, 9.0, 7.0], 4, [1, 1, 1, 0]))
+
+
+def accumulation(ours: bool) -> dict:
+    """Two micro-batches of each replica: the mean of 1 to 4 is 2.5."""
+    if ours:
+        return trained(ours, data([1.0, 2.0, 3.0, 4.0], 4), accumulate=2)
+    sgd = lambda: keras.optimizers.SGD(1.0, gradient_accumulation_steps=2)  # noqa: E731
+    return trained(ours, data([1.0, 3.0, 2.0, 4.0], 2), optimizer=sgd)
+
+
+def schedule(ours: bool) -> dict:
+    """The rate is 1 in the first optimizer step and 0 after it: two steps of two micro-batches end at -1."""
+    rate = lambda: keras.optimizers.schedules.PiecewiseConstantDecay([0], [1.0, 0.0])  # noqa: E731
+    if ours:
+        return trained(ours, data([1.0] * 8, 4), accumulate=2, optimizer=lambda: keras.optimizers.SGD(rate()))
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():  # Keras accumulates on one replica alone
+        toy = Toy()
+        toy.compile(keras.optimizers.SGD(rate(), gradient_accumulation_steps=2), Linear())
+    toy.fit(data([1.0] * 8, 2), verbose=0)
+    return {"w": weight(toy)}
+
+
+def executions(ours: bool) -> dict:
+    """Four steps in one call."""
+    return trained(ours, data([1.0] * 8, 2), steps_per_execution=4)
+
+
+def compiled(ours: bool) -> dict:
+    """With XLA."""
+    return trained(ours, data([1.0] * 8, 4), jit_compile=True)
+
+
+def booleans(ours: bool) -> dict:
+    """A feature that is true or false."""
+    return trained(ours, data([1.0] * 4, 4, padding_mask=[[True], [True], [False], [True]]))
+
+
+def uneven(ours: bool) -> dict:
+    """A first batch of three rows: the mean of 1, 2 and 6 is 3."""
+    return trained(ours, data([1.0, 2.0, 6.0], 3))
+
+
+def several_workers(ours: bool) -> dict:
+    """Two workers, two steps, and validation."""
+    validation = {"validation_data": data([2.0, 2.0, 5.0, 5.0], 4), "epochs": 2}
+    return trained(ours, data([1.0, 2.0, 3.0, 4.0], 4), fit=validation)
+
+
+MIRRORED = {
+    "A1": clipping,
+    "A2": infinity,
+    "A3": padding,
+    "A4": accumulation,
+    "A5": schedule,
+    "A6": executions,
+    "A7": compiled,
+    "A8": booleans,
+    "A10": uneven,
+}
+CASES = {"A11": several_workers} if WORKERS else MIRRORED
+
+
+def results() -> Iterator[tuple[str, dict]]:
+    for name, case in CASES.items():
+        answers = {}
+        for maker in ("ours", "keras"):  # a failed collective leaves the others behind
+            try:
+                answers[maker] = case(maker == "ours")
+            except Exception as error:
+                answers[maker] = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        yield name, answers
+
+
+if __name__ == "__main__":
+    print(json.dumps(dict(results())))

@@ -1,0 +1,55 @@
+"""Each way in which Keras's `fit` is wrong or fails on several replicas, and that ours is right; see `replicas.py`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kerasformer.training.launch import environments
+
+SCRIPT = Path(__file__).with_name("replicas.py")
+
+
+def answers(environments: list[dict[str, str]]) -> list[dict]:
+    """What the script prints in each of these processes."""
+    common = os.environ | {"PYTHONPATH": str(SCRIPT.parent.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, SCRIPT]
+    processes = [subprocess.Popen(command, env=common | own, stdout=subprocess.PIPE) for own in environments]
+    return [json.loads(process.communicate(timeout=300)[0].splitlines()[-1]) for process in processes]
+
+
+@pytest.fixture(scope="module")
+def mirrored() -> dict:
+    return answers([{}])[0]
+
+
+@pytest.mark.parametrize(
+    ("case", "ours", "keras"),
+    [
+        ("A1", {"w": -1.0, "iterations": 1}, {"w": -2.0}),  # clipped on each replica, then added up
+        ("A2", {"w": 0.0, "iterations": 0}, {"w": float("-inf"), "iterations": 1}),
+        ("A3", {"w": -5.0}, {"w": -3.75}),  # divided by the rows, padding too
+        ("A4", {"w": -2.5, "iterations": 1}, "merge_call"),
+        ("A5", {"w": -1.0, "iterations": 2}, {"w": 0.0}),  # the schedule has run twice as fast, past the rate of 1
+        ("A6", {"w": -4.0, "iterations": 4}, "Placeholder"),
+        ("A7", {"w": -2.0, "iterations": 2}, "InvalidArgumentError"),
+        ("A8", {"w": -1.0}, "bool"),
+        ("A10", {"w": -3.0}, "AddN"),
+    ],
+)
+def test_on_two_replicas(mirrored, case, ours, keras):
+    found = mirrored[case]
+    assert {name: found["ours"].get(name) for name in ours} == ours
+    if isinstance(keras, str):
+        assert keras in found["keras"]["error"]
+    else:
+        assert {name: found["keras"].get(name) for name in keras} == keras
+
+
+def test_on_two_workers():
+    first, second = answers(environments(2))
+    assert first["A11"]["ours"] == second["A11"]["ours"] == {"w": -5.0, "loss": -6.25, "iterations": 2}
+    assert "error" in first["A11"]["keras"]
