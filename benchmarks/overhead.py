@@ -55,7 +55,7 @@ def contestants(size: str, devices: int) -> dict[str, Callable[[int], float]]:
 
     def fit(steps: int) -> float:
         ends = Ends()
-        model.fit(batches, steps_per_epoch=steps + WARM_UP, verbose=0, callbacks=[ends])
+        model.fit(batches, steps_per_epoch=steps + WARM_UP, verbose=0, shuffle=False, callbacks=[ends])
         return median(ends.times)
 
     if devices > 1:

@@ -9,7 +9,7 @@ from kerasformer.commands.serving import check, export, serve
 from kerasformer.commands.text import prepare, tokenizer
 from kerasformer.commands.training import evaluate, launch, plan, train
 from kerasformer.commands.using import generate, predict
-from kerasformer.errors import InputError
+from kerasformer.errors import InputError, Stopped
 from kerasformer.flags import HELP, nearest
 
 # Packages that only some commands need: the extra that brings each.
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141  # as where SIGPIPE ends a process
     except KeyboardInterrupt:
         code, complaint = 130, "interrupted"
+    except Stopped as error:
+        code, complaint = error.code, str(error)
     except InputError as error:
         code, complaint = 2, str(error)
     except OSError as error:

@@ -1,4 +1,6 @@
-"""The one exception for input that its user can mend."""
+"""What ends a command early: input that its user can mend, or a signal."""
+
+from signal import Signals
 
 
 class InputError(ValueError):
@@ -6,3 +8,16 @@ class InputError(ValueError):
 
     The command line prints the message alone and exits with code 2, before anything is written.
     """
+
+
+class Stopped(Exception):
+    """A signal ended a training, which was saved before.
+
+    The command line prints the message alone and exits as after that signal.
+    """
+
+    def __init__(self, signal: Signals, step: int):
+        super().__init__(
+            f"stopped by {signal.name} at step {step}, which is saved; the same command goes on from there"
+        )
+        self.code = 128 + signal

@@ -12,8 +12,11 @@ from kerasformer.errors import InputError
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, durable: bool = False) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its name when the block ends well and vanishes when not.
+
+    Args:
+        durable: it has its name only once the disk has all of it, whatever happens to the machine.
 
     Raises:
         InputError: `path` is in use.
@@ -25,10 +28,34 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp's is private, which a server under another user could not read
+        if durable:
+            for written in (*temporary.rglob("*"), temporary):
+                _sync(written)
         os.replace(temporary, path)
+        if durable:
+            _sync(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what `new_folder` could not, in a process that was killed: what it had begun in `folder`."""
+    for path in folder.glob(".*-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends a line to a text file, whole or not at all."""
+    with path.open("ab", buffering=0) as file:
+        end, data = file.tell(), f"{line}\n".encode()
+        try:
+            while data:  # a disk that gets full takes a part
+                data = data[file.write(data) :]
+        except OSError:
+            if file.tell() > end:
+                file.truncate(end)
+            raise
 
 
 @contextmanager
@@ -63,3 +90,12 @@ def read_json(path: Path, what: str) -> dict:
     if not isinstance(value, dict):
         raise InputError(f"expected {what} as a JSON object at {path}, got a {type(value).__name__}; mend the file")
     return value
+
+
+def _sync(path: Path) -> None:
+    """Waits until the disk has a file, or which names a folder has."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -218,3 +218,23 @@ def test_augmentation_of_rows_that_nothing_frames(tmp_path):
     assert all(row == [bpe.eot_id] for row in rows[1])
     assert all(bpe.eot_id not in row and len(row) <= 8 for i in (0, 2) for row in rows[i])
     assert len({bpe.decode(row) for row in rows[0]}) > 1
+
+
+# What a run is told of
+
+
+def test_a_step_is_described_by_its_examples():
+    texts = ("the cat sat on the mat", "dogs ran", "a cat")
+    batches = make(3, batch_size=2, texts=texts, shuffle=True)
+    for step in range(4):
+        rows = batches.order(step // 2)[step % 2]
+        begin = ", ".join(repr(" ".join(texts[i].split()[:4])) for i in rows)
+        assert batches.describe(step) == f"examples {', '.join(map(str, rows))}, which begin with {begin}"
+    many = make(20, batch_size=20)
+    assert many.describe(0) == f"examples {', '.join(map(str, many.order()[0][:8]))} and 12 more"
+
+
+def test_a_fingerprint_tells_examples_apart():
+    assert make().fingerprint == make(seed=1, batch_size=3).fingerprint
+    others = make(), make(49), make(pairs=True), make(label_ids=np.zeros(50, np.int32)), make(max_length=63)
+    assert len({batches.fingerprint for batches in others}) == 5

@@ -246,6 +246,7 @@ OUT_OF_RANGE = {
     "train.label_smoothing": "1 -0.1 nan",
     "train.early_stopping": "-1",
     "train.seed": "-1 4294967296",
+    "train.checkpoint_every": "-1",
 }
 
 
@@ -267,7 +268,7 @@ def test_every_number_and_choice_of_a_recipe_has_a_rule(recipe):
     kinds = (int, float, float | None, int | None)
     named = {f for f, kind in fields.items() if kind in kinds or get_origin(kind) is Literal}
     named.add("train.freeze")  # a number or a word
-    assert recipe.rules.keys() == {"name", "train.profile"} | named
+    assert recipe.rules.keys() == {"name", "resume", "train.profile"} | named
 
 
 BREAKAGES = {

@@ -1,12 +1,14 @@
 """Files and folders are whole or not there, whatever happens on the way."""
 
 import json
+import os
+import resource
 import stat
 
 import pytest
 
 from kerasformer.errors import InputError
-from kerasformer.files import new_folder, read_json, whole_file, write_json
+from kerasformer.files import append_line, new_folder, read_json, remove_unfinished, whole_file, write_json
 
 
 class Stop(BaseException):
@@ -72,7 +74,39 @@ def test_a_folder_that_another_process_made_meanwhile_is_kept(tmp_path):
     assert names(tmp_path) == ["a"]
 
 
+def test_a_durable_folder_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, path = [], tmp_path / "a"
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    with new_folder(path, durable=True) as temporary:
+        (temporary / "file").write_text("x")
+    assert synced == [str(temporary / "file"), str(temporary), str(tmp_path)]
+    assert path.is_dir()
+
+
+def test_what_a_killed_process_had_begun_is_removed(tmp_path):
+    for name in (".step-1-abc", "step-1", ".hidden"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == [".hidden", "step-1"]
+    remove_unfinished(tmp_path / "none")
+
+
 # Files
+
+
+def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "log"
+    append_line(path, "one")
+    append_line(path, "zw\u00f6lf")
+    assert path.read_text(encoding="utf-8") == "one\nzw\u00f6lf\n"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))  # a real fault: half of the line fits
+    try:
+        with pytest.raises(OSError, match="too large"):
+            append_line(path, "much longer than what is left")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text(encoding="utf-8") == "one\nzw\u00f6lf\n"
 
 
 def test_a_file_is_replaced_when_the_block_ends_well(tmp_path):

@@ -152,7 +152,8 @@ def test_a_recipe_trains_from_scratch_and_logs(commands):
     assert [first["step"], last["step"]] == [60, 120]
     assert last["val_loss"] < first["val_loss"] and last["val_loss"] < 1.3
     assert last["val_perplexity"] == pytest.approx(math.exp(last["val_loss"])) and "val_bits_per_byte" not in last
-    assert {path.name for path in commands.iterdir()} == {"recipe.json", "metrics.jsonl", "tensorboard", "model"}
+    names = {"recipe.json", "metrics.jsonl", "metrics.csv", "tensorboard", "checkpoints", "model", "figures.json"}
+    assert {path.name for path in commands.iterdir()} == names
     assert run.kind_of(commands) is MaskedRecipe
     model = MaskedLM.from_pretrained(commands / "model")
     assert model.backbone.config.max_length == 16 and model.tokenizer.vocab_size <= 40

@@ -149,7 +149,7 @@ def test_memory_that_is_taken_shows():
 
 def test_the_bar_shows_rate_utilization_and_time_left(capsys):
     bar = ProgressBar(steps=4, every=0.0)
-    bar.set_model(SimpleNamespace())
+    bar.set_model(SimpleNamespace(optimizer=SimpleNamespace(iterations=0)))
     bar.on_train_begin()
     for i in range(2):
         bar.on_train_batch_begin(i)

@@ -233,3 +233,28 @@ def test_a_ramp_that_is_none_is_refused(ramp):
 def test_epochs_of_growing_batches_have_no_one_length():
     with pytest.raises(InputError, match="expected a number of steps where batches grow"):
         _ = make(batch_size=4, batch_ramp=((1, 2),)).steps_per_epoch
+
+
+# What a run is told of
+
+
+def test_a_step_is_described_by_where_its_windows_start(tmp_path):
+    windows = make(7, 200, batch_size=10, seed=3)
+    starts = windows.starts(20, 10)
+    shown = ", ".join(map(str, starts[:8]))
+    assert windows.describe(2) == f"windows of 6 tokens that start at {shown} and 2 more"
+    for name, size in (("train-00000.bin", 50), ("train-00001.bin", 150)):
+        np.arange(size, dtype=np.uint16).tofile(tmp_path / name)
+    arrays = [np.memmap(path, np.uint16, mode="r") for path in sorted(tmp_path.iterdir())]
+    shards = Corpus("shards", {"train": Split(arrays, Counts(tokens=200))}, 200, lambda: None)
+    windows = Windows(shards, batch_size=2, max_length=5)
+    first, second = windows.starts(0, 2)
+    places = [
+        f"train-00001.bin:{start - 50}" if start >= 50 else f"train-00000.bin:{start}" for start in (first, second)
+    ]
+    assert windows.describe(0) == f"windows of 6 tokens that start at {places[0]}, {places[1]}"
+
+
+def test_a_fingerprint_tells_texts_apart():
+    assert make(7, 200).fingerprint == make(7, 200, seed=1).fingerprint
+    assert len({make(*sizes).fingerprint for sizes in ((7, 200), (8, 199), (7, 201), (207,))}) == 4

@@ -1,13 +1,21 @@
 """What every recipe has."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_type_hints
 
 from kerasformer.config.learning import check_settings
-from kerasformer.config.rules import AMOUNT, POSITIVE, POSITIVE_SHARE, SHARE, WARMUP, Rule, or_none, whole
+from kerasformer.config.rules import AMOUNT, POSITIVE, POSITIVE_SHARE, SHARE, WARMUP, Rule, choice, or_none, whole
 from kerasformer.errors import InputError
+from kerasformer.files import read_json
+
+RECIPE_FILE = "recipe.json"  # in a run's folder
+# What a run can go on with another value of, and what it can go on with more of.
+MAY_DIFFER = {"name", "runs", "resume", "train.checkpoint_every", "train.on_nan"}
+MAY_DIFFER |= {"train.strategy", "train.devices", "train.worker_timeout"}
+MAY_GROW = {"train.steps", "train.epochs"}
 
 Schedule = Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "wsd", "one_cycle"]
 
@@ -58,6 +66,11 @@ class Training:
     """What one device can do in this precision, for the utilization that is shown; measured by default."""
     profile: str | None = None
     """Steps to profile for TensorBoard, such as 10:15."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints, of which two are kept; 0: ten minutes."""
+    on_nan: Literal["stop", "rewind"] = "stop"
+    """A loss or gradient that is no number ends the run, or rewind: it goes on from the last checkpoint without
+    the batch."""
     strategy: Literal["auto", "one", "mirrored", "multiworker", "tpu"] = "auto"
     """One device, those of this host, of several hosts (TF_CONFIG or Slurm; see launch), a TPU; auto: what is found."""
     devices: int = 0
@@ -81,6 +94,8 @@ class Run:
     name: str
     """The run's folder below `runs`."""
     runs: Path = field(default=Path("runs"), kw_only=True)
+    resume: Literal["auto", "never"] = field(default="auto", kw_only=True)
+    """auto: a run of this recipe that has begun goes on; never: it is refused."""
     rules: ClassVar[dict[str, Rule]]
 
     @property
@@ -94,17 +109,39 @@ class Run:
             has_source: there is a training set, here or elsewhere.
 
         Raises:
-            InputError: a field that is missing or out of range, or a run folder that is in use.
+            InputError: a field that is missing or out of range, or a run folder that is of another recipe.
         """
         if not has_source:
             raise InputError("expected a training set, got none; pass --data.train PATH")
         self.check_fields()
         if self.folder.exists():
+            self._check_folder()
+        if files := [path for path in self.folder.parents if path.is_file()]:
+            raise InputError(f"expected a folder to put the run in, got the file {files[0]}; choose another --runs")
+
+    def _check_folder(self) -> None:
+        """Raises InputError where the run's folder is not one to go on in."""
+        told = self.folder / RECIPE_FILE
+        begun = (
+            [path for path in self.folder.iterdir() if not path.name.startswith(".")] if self.folder.is_dir() else [1]
+        )
+        if begun and (self.resume == "never" or not told.is_file()):
             raise InputError(
                 f"expected a new run, got {self.folder}, which is in use; choose another --name or remove it"
             )
-        if files := [path for path in self.folder.parents if path.is_file()]:
-            raise InputError(f"expected a folder to put the run in, got the file {files[0]}; choose another --runs")
+        if not begun:
+            return
+        before, now = flat(read_json(told, "a run's recipe")), flat(as_json(self))
+        others = [
+            f"--{name} {now[name]} (it was {before[name]})"
+            for name in sorted(before.keys() & now.keys() - MAY_DIFFER)
+            if before[name] != now[name] and not (name in MAY_GROW and _more(before[name], now[name]))
+        ]
+        if others:
+            raise InputError(
+                f"expected the recipe that {self.folder} was begun with, got {', '.join(others)}; "
+                "choose another --name, or leave the recipe as it was"
+            )
 
     def check_fields(self) -> None:
         """Finds fields that are missing or out of range.
@@ -167,7 +204,26 @@ COMMON: dict[str, Rule] = {
     "train.seed": whole(0, 2**32 - 1),
     "train.peak_tflops": or_none(AMOUNT),
     "train.profile": (_is_profile, "steps N:M, the first of a run being 1"),
+    "train.checkpoint_every": whole(0),
+    "resume": choice(get_type_hints(Run)["resume"]),
     "train.devices": whole(0),
     "train.accumulate": whole(1),
     "train.worker_timeout": whole(1),
 }
+
+
+def as_json(recipe: Run) -> dict:
+    """The recipe as JSON writes it, paths as strings."""
+    return json.loads(json.dumps(asdict(recipe), default=str))
+
+
+def flat(values: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested values by their flags."""
+    found = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def _more(before: Any, now: Any) -> bool:
+    return isinstance(before, int) and isinstance(now, int) and now > before

@@ -3,6 +3,7 @@
 Shapes: N examples, B batch, T length of a batch's longest row.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -94,6 +95,21 @@ class Batches:
         positions = sum(len(rows) * self.padded_length(rows) for rows in self.order())
         return 1 - self.lengths.sum() / max(positions, 1)
 
+    def describe(self, step: int) -> str:
+        """Which examples a step holds, counted over all epochs, and how they begin."""
+        epoch, place = divmod(step, len(self))
+        rows = self.order(epoch)[place]
+        begin = ", ".join(repr(" ".join(str(self.texts[i]).split()[:4])) for i in rows[:4]) if len(self.texts) else ""
+        return f"examples {_listed(rows)}" + (f", which begin with {begin}" if begin else "")
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for the same examples."""
+        found = hashlib.sha256()
+        for array in (self.encoded.token_ids, self.encoded.segment_ids, self.encoded.offsets, self.label_ids):
+            found.update(b"" if array is None else np.ascontiguousarray(array))
+        return found.hexdigest()
+
     def dataset(self, first_step: int = 0, steps: int | None = None) -> tf.data.Dataset:
         """Batches of these steps, counted over all epochs: inputs [B, T], and label ids [B] where there are any.
 
@@ -169,3 +185,9 @@ class Batches:
             return framed([words[:, : length - special]], frame)
 
         return change
+
+
+def _listed(rows: np.ndarray) -> str:
+    """The first of some numbers, and how many more there are."""
+    shown = ", ".join(map(str, rows[:8]))
+    return shown if len(rows) <= 8 else f"{shown} and {len(rows) - 8} more"

@@ -110,6 +110,15 @@ class MaskedWindows:
         """See Windows."""
         return self.windows.steps_per_epoch
 
+    @property
+    def fingerprint(self) -> str:
+        """See Windows."""
+        return self.windows.fingerprint
+
+    def describe(self, step: int) -> str:
+        """See Windows."""
+        return self.windows.describe(step)
+
     def dataset(self, first_step: int, steps: int) -> tf.data.Dataset:
         """Batches of these steps: token ids and labels, -1 where there is nothing to predict, int32 [B, T] each."""
         first = self.windows.first_example(first_step)

@@ -7,10 +7,12 @@ first_example(s) + i where the first batches are smaller.
 Shapes: B batch, T length, K steps computed at a time, W windows.
 """
 
+import hashlib
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from operator import attrgetter
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -26,6 +28,8 @@ Order = Literal["random", "consecutive"]
 
 # Steps are computed together, in blocks of about so many tokens: one at a time would cost more than it holds.
 BLOCK_TOKENS = 2**16
+_SHOWN = 8  # windows of a batch that a message names
+_SAMPLED = 2**12  # tokens of each array that a fingerprint is of
 _ROUNDS = 6  # of the permutation; from 4 on it is as good as random
 
 
@@ -158,6 +162,22 @@ class Windows:
         stage = self._stage(step)
         return stage.first_example + (step - stage.first_step) * stage.batch_size
 
+    def describe(self, step: int) -> str:
+        """Where the windows of a step start: in the stream, or in the shards of a prepared folder."""
+        starts = self.starts(self.first_example(step), self.batch_size_at(step))
+        shown = ", ".join(map(self._place, starts[:_SHOWN]))
+        more = f" and {len(starts) - _SHOWN} more" if len(starts) > _SHOWN else ""
+        return f"windows of {self.max_length + 1} tokens that start at {shown}{more}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for the same text, as far as a sample of it tells."""
+        found = hashlib.sha256()
+        for array in self._arrays:
+            sample = np.ascontiguousarray(array[:: max(1, len(array) // _SAMPLED)])
+            found.update(b"%d %s" % (len(array), sample.tobytes()))
+        return found.hexdigest()
+
     def dataset(self, first_step: int, steps: int) -> tf.data.Dataset:
         """Batches of these steps: token ids and labels, the tokens after them, int32 [B, T] each."""
         end = first_step + steps
@@ -197,6 +217,12 @@ class Windows:
     def _block_steps(self, batch_size: int) -> int:
         """K."""
         return max(1, BLOCK_TOKENS // (batch_size * self.max_length))
+
+    def _place(self, start: int) -> str:
+        """Where in which shard, or where in a stream that has none."""
+        place = int(np.searchsorted(self._offsets, start, side="right")) - 1
+        file = getattr(self._arrays[place], "filename", None)
+        return f"{Path(file).name}:{start - self._offsets[place]}" if file else str(start)
 
     def _key(self, purpose: int) -> np.ndarray:
         return np.array([self.seed, purpose], np.uint64)

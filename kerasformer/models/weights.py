@@ -202,4 +202,7 @@ def collect(variables: Mapping[str, keras.Variable], rows: Iterable[Row]) -> dic
 
 def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes a safetensors file, with the metadata that `transformers` asks for."""
-    save_file(dict(tensors), file, metadata={"format": "pt"})
+    try:
+        save_file(dict(tensors), file, metadata={"format": "pt"})
+    except SafetensorError as error:  # what it makes of a full disk
+        raise OSError(f"{file}: {error}") from error

@@ -12,9 +12,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kerasformer.errors import InputError
+from kerasformer.files import append_line
 from kerasformer.training.averages import AveragedValidation, averaged
+from kerasformer.training.checkpoints import Checkpoints
 from kerasformer.training.evaluation import Evaluation, Perplexity
+from kerasformer.training.faults import Finite, may_be_lost
 from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import steps_made
 from kerasformer.training.profiling import Profile
@@ -22,17 +24,8 @@ from kerasformer.training.step import STEP_LOGS
 from kerasformer.training.strategies import is_chief
 from kerasformer.training.tensorboard import TensorBoard
 
-__all__ = [
-    "AveragedValidation",
-    "BestModel",
-    "Evaluation",
-    "FiniteLoss",
-    "Meter",
-    "MetricsLog",
-    "MetricsTable",
-    "Perplexity",
-]
-__all__ += ["Profile", "ProgressBar", "TensorBoard"]
+__all__ = ["AveragedValidation", "BestModel", "Checkpoints", "Evaluation", "Finite", "Meter", "MetricsLog"]
+__all__ += ["MetricsTable", "Perplexity", "Profile", "ProgressBar", "TensorBoard"]
 
 
 class BestModel(keras.callbacks.Callback):
@@ -50,6 +43,14 @@ class BestModel(keras.callbacks.Callback):
         self.folder, self.monitor, self.patience = Path(folder), monitor, patience
         self.best, self.best_epoch = (-math.inf, -math.inf), -1
 
+    def memory(self) -> dict:
+        """What a resumed training has to know."""
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def recall(self, memory: dict) -> None:
+        """Takes up what `memory` told."""
+        self.best, self.best_epoch = tuple(memory["best"]), memory["best_epoch"]
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs = logs or {}
         value = logs.get(self.monitor)
@@ -61,15 +62,6 @@ class BestModel(keras.callbacks.Callback):
                     self.model.save_pretrained(self.folder)
         elif self.patience and epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True
-
-
-class FiniteLoss(keras.callbacks.Callback):
-    """Ends a training whose loss is no number: nothing good comes after it, and no such model is to be saved."""
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if not math.isfinite(loss := float(logs["loss"])):
-            step = steps_made(self.model.optimizer)
-            raise InputError(f"expected a finite loss, got {loss} at step {step}; lower --train.learning_rate")
 
 
 class MetricsLog(keras.callbacks.Callback):
@@ -91,8 +83,8 @@ class MetricsLog(keras.callbacks.Callback):
         self._write({self.epoch: epoch + 1, "step": steps_made(self.model.optimizer), **figures})
 
     def _write(self, record: dict) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({name: _plain(value) for name, value in record.items()}) + "\n")
+        with may_be_lost(self.path):
+            append_line(self.path, json.dumps({name: _plain(value) for name, value in record.items()}))
 
 
 class MetricsTable(keras.callbacks.Callback):
@@ -104,10 +96,11 @@ class MetricsTable(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         record = {"step": steps_made(self.model.optimizer), **(logs or {})}
-        with self.path.open("a+", newline="", encoding="utf-8") as file:
+        with may_be_lost(self.path), self.path.open("a+", newline="", encoding="utf-8") as file:
             file.seek(0)
             header = file.readline()
-            rows = csv.DictWriter(file, next(csv.reader([header])) if header else list(record), extrasaction="ignore")
+            names = next(csv.reader([header])) if header else list(record)
+            rows = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
             if not header:
                 rows.writeheader()
             rows.writerow({name: _plain(value) for name, value in record.items()})
@@ -133,12 +126,13 @@ class ProgressBar(keras.callbacks.Callback):
         self.meter.set_model(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.done, self.timed, self.tokens, self.seconds = 0, 0, 0.0, 0.0
+        self.done, self.timed, self.tokens, self.seconds = steps_made(self.model.optimizer), 0, 0.0, 0.0
         self.peaks = 0.0  # seconds at the devices' peak that the same arithmetic would take
+        self.compiled = False
         self.printed = time.perf_counter()
         columns = TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}")
         self.bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console)
-        self.task = self.bar.add_task("", total=self.steps)
+        self.task = self.bar.add_task("", total=self.steps, completed=self.done)
         if self.console.is_terminal:
             self.bar.start()
             atexit.register(self.bar.stop)  # gives the cursor back where a training is interrupted
@@ -150,13 +144,13 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.meter.on_train_batch_end(batch, logs)  # unless another one has been asked already
         steps = batch - self.first + 1  # of one execution
-        if self.done:  # the first one compiles
+        if self.compiled:  # which the first one does
             seconds = steps * logs["step_seconds"]
             self.timed += steps
             self.seconds += seconds
             self.tokens += seconds * logs["tokens_per_second"]
             self.peaks += seconds * logs.get("model_flops_utilization", 0.0)
-        self.done += steps
+        self.done, self.compiled = self.done + steps, True
         text = "  ".join(f"{name} {float(logs[name]):.4f}" for name in ("loss", "accuracy") if name in logs)
         text += f"  {self.tokens / self.seconds:,.0f} tokens/s" if self.seconds else ""
         text += f"  MFU {self.peaks / self.seconds:.0%}" if self.peaks else ""

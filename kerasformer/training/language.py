@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,15 +22,27 @@ from kerasformer.models.gpt.model import GPT
 from kerasformer.text.folder import read_tokenizer
 from kerasformer.text.tokenizer import Tokenizer
 from kerasformer.text.vocabulary import bpe_of, char_of, wordpiece_of
-from kerasformer.training.callbacks import BestModel, FiniteLoss, MetricsLog, MetricsTable, Perplexity, ProgressBar
+from kerasformer.training.callbacks import BestModel, MetricsLog, MetricsTable, Perplexity, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import language_figures
 from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.profiling import Profile
-from kerasformer.training.run import begin, data_class, hyperparameters, kind_of, of_chief, open_folder, read_part
-from kerasformer.training.strategies import is_chief, workers_answer
+from kerasformer.training.resuming import Training
+from kerasformer.training.run import (
+    LOG,
+    TABLE,
+    begin,
+    data_class,
+    figures_of,
+    finish,
+    hyperparameters,
+    kind_of,
+    of_chief,
+    read_part,
+)
+from kerasformer.training.strategies import is_chief
 from kerasformer.training.tasks import CausalLM, MaskedLM
 from kerasformer.training.tensorboard import TensorBoard
 from kerasformer.training.tuning import freeze
@@ -81,14 +92,17 @@ KINDS: dict[type[LanguageData], Kind] = {
 
 
 def train(recipe: TextRecipe) -> dict[str, float | str]:
-    """Trains a model as the recipe says and returns the figures of the best model.
+    """Trains a model as the recipe says, or goes on to, and returns the figures of the best model.
 
     Everything that the input can be wrong about is found before anything is written.
 
     Raises:
         InputError: bad input, or a run folder that is in use.
+        Stopped: a signal ended the training; the same recipe goes on from there.
     """
     recipe.check(has_source=bool(recipe.data.train))
+    if figures := figures_of(recipe):
+        return figures
     strategy = begin(recipe)
     policy = dtype_policy(recipe.train.precision)
     pretrained = recipe.model.from_pretrained
@@ -105,24 +119,16 @@ def train(recipe: TextRecipe) -> dict[str, float | str]:
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
+    run = Training(recipe, training, validation, steps, interval)
     with strategy.scope():
-        compile_model(model, recipe, training, optimizer, steps, interval)
-    open_folder(recipe)
-    start = time.perf_counter()
-    with workers_answer():
-        model.fit(
-            training,
-            epochs=steps // interval,
-            steps_per_epoch=interval,
-            callbacks=callbacks(recipe, steps, validation),
-            verbose=0,
-        )
-    figures = {"train_seconds": round(time.perf_counter() - start, 1), "model": str(recipe.folder / "model")}
-    if validation is None or not is_chief():
-        return figures
-    # What is reported is the model as it was saved, in float32, on all that was held out.
-    best = evaluation(head, recipe.folder / "model", validation)
-    return {"val_loss": best.pop("loss"), **best, **figures}
+        jit_compile = compile_model(model, recipe, training, optimizer, steps, interval, run.jit_compile)
+    seconds = run.fit(model, callbacks(recipe, steps, validation), jit_compile)
+    figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
+    if validation is not None and is_chief():
+        # What is reported is the model as it was saved, in float32, on all that was held out.
+        best = evaluation(head, recipe.folder / "model", validation)
+        figures = {"val_loss": best.pop("loss"), **best, **figures}
+    return finish(recipe, figures)
 
 
 def windows(data: LanguageData, tokenizer: Tokenizer | None) -> tuple[AnyWindows, AnyWindows | None]:
@@ -215,16 +221,23 @@ def compile_model(
     optimizer: keras.Optimizer,
     steps: int,
     interval: int,
-) -> None:
-    """Compiles the model, and with XLA if it pays."""
+    jit_compile: bool | str | None = None,
+) -> bool | str:
+    """Compiles the model, and with XLA if it pays; returns what it chose.
+
+    Args:
+        jit_compile: what was chosen before.
+    """
     settings = recipe.train
     model.backbone.set_remat(settings.remat == "blocks")
     # No execution goes on past an evaluation, nor from batches of one size to those of another.
     together = math.gcd(settings.steps_per_execution, interval, *(count for _, count in recipe.data.batch_ramp))
-    model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate)
-    dataset = model.training_set(training, steps - 1, 1)  # a batch of the full size
-    jit_compile = choose_jit(model, dataset, steps, settings.compile, shapes=1 + len(recipe.data.batch_ramp))
+    if jit_compile is None:
+        model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate)
+        dataset = model.training_set(training, steps - 1, 1)  # a batch of the full size
+        jit_compile = choose_jit(model, dataset, steps, settings.compile, shapes=1 + len(recipe.data.batch_ramp))
     model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate, jit_compile=jit_compile)
+    return jit_compile
 
 
 def callbacks(recipe: TextRecipe, steps: int, validation: AnyWindows | None) -> list[keras.callbacks.Callback]:
@@ -238,9 +251,9 @@ def callbacks(recipe: TextRecipe, steps: int, validation: AnyWindows | None) -> 
         Meter(settings.peak_tflops),
         *([Perplexity(validation, settings.evaluation_batches or None)] if validation else []),
         BestModel(recipe.folder / "model", "val_loss"),
-        *of_chief(MetricsLog(recipe.folder / "metrics.jsonl", unit), MetricsTable(recipe.folder / "metrics.csv")),
-        FiniteLoss(),
         *of_chief(
+            MetricsLog(recipe.folder / LOG, unit),
+            MetricsTable(recipe.folder / TABLE),
             *([Profile(recipe.folder, settings.profile)] if settings.profile else []),
             TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
             ProgressBar(steps, epoch=unit),

@@ -1,8 +1,12 @@
-"""A run's folder: recipe.json, metrics.jsonl, tensorboard/, and model/, the best one."""
+"""A run's folder: recipe.json, metrics.jsonl, tensorboard/, checkpoints/, model/, the best one, and figures.json."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +14,16 @@ import keras
 import tensorflow as tf
 
 from kerasformer.config import LanguageRecipe, MaskedRecipe, Recipe, Run
+from kerasformer.config.run import MAY_GROW, RECIPE_FILE, as_json, flat
 from kerasformer.errors import InputError
-from kerasformer.files import read_json, write_json
+from kerasformer.files import read_json, whole_file, write_json
 from kerasformer.training import strategies
 from kerasformer.training.strategies import is_chief
 
 logger = logging.getLogger(__name__)
 
-RECIPE_FILE = "recipe.json"
+CHECKPOINTS, FIGURES = "checkpoints", "figures.json"
+LOG, TABLE = "metrics.jsonl", "metrics.csv"
 
 
 def begin(recipe: Run) -> tf.distribute.Strategy:
@@ -34,16 +40,59 @@ def begin(recipe: Run) -> tf.distribute.Strategy:
     return strategy
 
 
-def open_folder(recipe: Run) -> None:
-    """Makes the folder and writes the recipe."""
-    if is_chief():
-        recipe.folder.mkdir(parents=True)
-        write_json(recipe.folder / RECIPE_FILE, as_json(recipe))
-
-
 def of_chief(*callbacks: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
     """Callbacks that write or show something: of several workers one has them."""
     return list(callbacks) if is_chief() else []
+
+
+@contextlib.contextmanager
+def held(recipe: Run, step: int) -> Iterator[None]:
+    """Makes the run's folder, or cuts its log back to the step that it goes on from; then it is this process's alone.
+
+    Of several workers the first one does that for all.
+
+    Raises:
+        InputError: another process trains in it.
+    """
+    if not is_chief():
+        yield
+        return
+    recipe.folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(recipe.folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"expected a run that nobody trains, got {recipe.folder}, in which another process does; "
+                "wait for it or choose another --name"
+            ) from error
+        (recipe.folder / FIGURES).unlink(missing_ok=True)
+        write_json(recipe.folder / RECIPE_FILE, as_json(recipe))
+        for log in (LOG, TABLE):
+            _cut_back(recipe.folder / log, step)
+        yield
+    finally:
+        os.close(descriptor)  # which gives the lock back
+
+
+def figures_of(recipe: Run) -> dict[str, float | str] | None:
+    """What a run gave that has come to its end; None for one that has not, or that is to go on for longer."""
+    path = recipe.folder / FIGURES
+    if not path.is_file():
+        return None
+    before, now = flat(read_json(recipe.folder / RECIPE_FILE, "a run's recipe")), flat(as_json(recipe))
+    if any(before.get(name) != now.get(name) for name in MAY_GROW):
+        return None
+    logger.info("%s is finished: these are its figures", recipe.folder)
+    return read_json(path, "a run's figures") | {"model": str(recipe.folder / "model")}
+
+
+def finish(recipe: Run, figures: dict[str, float | str]) -> dict[str, float | str]:
+    """Writes the figures, which ends the run; returns them."""
+    if is_chief():
+        write_json(recipe.folder / FIGURES, figures)
+    return figures
 
 
 def read_part(folder: Path, name: str, kind: type) -> Any:
@@ -80,21 +129,25 @@ def data_class(kind: type[Run]) -> type:
     return found
 
 
-def as_json(recipe: Run) -> dict:
-    """The recipe as JSON writes it, paths as strings."""
-    return json.loads(json.dumps(dataclasses.asdict(recipe), default=str))
-
-
 def hyperparameters(recipe: Run) -> dict[str, str | float | int | bool]:
     """The recipe's numbers and choices as flat names ("train.epochs"), for TensorBoard."""
+    values = flat(as_json(recipe))
+    return {
+        name: " ".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
-    def flatten(values: dict, prefix: str):
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from flatten(value, f"{prefix}{name}.")
-            elif isinstance(value, list):
-                yield f"{prefix}{name}", " ".join(map(str, value))
-            elif value is not None:
-                yield f"{prefix}{name}", value
 
-    return dict(flatten(as_json(recipe), ""))
+def _cut_back(log: Path, step: int) -> None:
+    """Leaves a log what it said until a step, so that none is there twice; half a line that a kill left goes too."""
+    if not log.exists():
+        return
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept = lines[:1] if log.name == TABLE else []
+    for line in lines[len(kept) :]:
+        with contextlib.suppress(ValueError):
+            at = int(line.partition(",")[0]) if log.name == TABLE else json.loads(line)["step"]
+            kept += [line] if at <= step else []
+    with whole_file(log) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

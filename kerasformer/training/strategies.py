@@ -46,6 +46,15 @@ def is_chief() -> bool:
     return task.get("type", "chief") == "chief" or ("chief" not in _workers() and task.get("index", 0) == 0)
 
 
+def agreed(strategy: tf.distribute.Strategy, *flags: bool) -> list[bool]:
+    """Each flag, if it holds on any worker: the same on all of them, who wait for each other here."""
+    if not strategy.extended._in_multi_worker_mode():
+        return list(flags)
+    mine = tf.constant([float(flag) for flag in (*flags, True)])
+    values = strategy.experimental_distribute_values_from_function(lambda _: mine)
+    return [bool(count) for count in strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)[:-1] > 0]
+
+
 @contextmanager
 def workers_answer() -> Iterator[None]:
     """Says what has happened where another worker has gone, which TensorFlow notices within seconds.

@@ -12,6 +12,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 from kerasformer.training.averages import averaged
 from kerasformer.training.evaluation import Evaluation, Report
+from kerasformer.training.faults import may_be_lost
 from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import steps_made
 
@@ -52,11 +53,13 @@ class TensorBoard(keras.callbacks.Callback):
         self.meter.set_model(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.train = tf.summary.create_file_writer(str(self.folder / "train"))
-        self.validation = tf.summary.create_file_writer(str(self.folder / "validation"))
-        if self.hyperparameters:
-            with self.validation.as_default():
-                hparams.hparams(self.hyperparameters)
+        self.train = self.validation = tf.summary.create_noop_writer()
+        with may_be_lost(self.folder):
+            self.train = tf.summary.create_file_writer(str(self.folder / "train"))
+            self.validation = tf.summary.create_file_writer(str(self.folder / "validation"))
+            if self.hyperparameters:
+                with self.validation.as_default():
+                    hparams.hparams(self.hyperparameters)
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self.learning_rate = float(self.model.optimizer.learning_rate)  # after the step it is the next one's
@@ -78,18 +81,21 @@ class TensorBoard(keras.callbacks.Callback):
         self._write(self.validation, scalars)
         if self.evaluation is not None and self.evaluation.report is not None:
             report, step = self.evaluation.report, steps_made(self.model.optimizer)
-            with self.validation.as_default(step=step):
+            with may_be_lost(self.folder), self.validation.as_default(step=step):
                 tf.summary.image("confusion", confusion_image(report)[None])
                 tf.summary.text("mistakes", mistakes_table(report, self.evaluation.batches.texts))
         if self.prompts:
-            with self.validation.as_default(step=steps_made(self.model.optimizer)):
-                tf.summary.text("samples", self._samples())
-        self.train.flush()
-        self.validation.flush()
+            samples = self._samples()
+            with may_be_lost(self.folder), self.validation.as_default(step=steps_made(self.model.optimizer)):
+                tf.summary.text("samples", samples)
+        with may_be_lost(self.folder):
+            self.train.flush()
+            self.validation.flush()
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        self.train.close()
-        self.validation.close()
+        with may_be_lost(self.folder):
+            self.train.close()
+            self.validation.close()
 
     def _samples(self) -> str:
         """What the model makes of the prompts, as Markdown that keeps their lines."""
@@ -100,7 +106,7 @@ class TensorBoard(keras.callbacks.Callback):
         return "\n\n---\n\n".join(sample.replace("\n", "  \n") for sample in samples)
 
     def _write(self, writer: tf.summary.SummaryWriter, scalars: Mapping[str, float]) -> None:
-        with writer.as_default(step=steps_made(self.model.optimizer)):
+        with may_be_lost(self.folder), writer.as_default(step=steps_made(self.model.optimizer)):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
 

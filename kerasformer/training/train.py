@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import time
 from pathlib import Path
 
 import keras
@@ -13,7 +12,7 @@ from kerasformer.data.batches import Batches
 from kerasformer.data.encoding import classification, encode, summary
 from kerasformer.data.sources import Source, check_labels, read_examples
 from kerasformer.data.split import label_names
-from kerasformer.training.callbacks import BestModel, Evaluation, FiniteLoss, MetricsLog, MetricsTable, ProgressBar
+from kerasformer.training.callbacks import BestModel, Evaluation, MetricsLog, MetricsTable, ProgressBar
 from kerasformer.training.compiler import choose_jit
 from kerasformer.training.evaluation import Report
 from kerasformer.training.losses import Crossentropy
@@ -21,8 +20,9 @@ from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.profiling import Profile
-from kerasformer.training.run import begin, hyperparameters, of_chief, open_folder, read_part
-from kerasformer.training.strategies import is_chief, workers_answer
+from kerasformer.training.resuming import Training
+from kerasformer.training.run import LOG, TABLE, begin, figures_of, finish, hyperparameters, of_chief, read_part
+from kerasformer.training.strategies import is_chief
 from kerasformer.training.tasks import Classifier
 from kerasformer.training.tensorboard import TensorBoard
 from kerasformer.training.tuning import freeze
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
-    """Trains a classifier as the recipe says and returns the figures of the best model.
+    """Trains a classifier as the recipe says, or goes on to, and returns the figures of the best model.
 
     Everything that the input can be wrong about is found before anything is written.
 
@@ -40,9 +40,12 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
 
     Raises:
         InputError: bad input, or a run folder that is in use.
+        Stopped: a signal ended the training; the same recipe goes on from there.
     """
     source = recipe.data.train or source
     recipe.check(source is not None)
+    if figures := figures_of(recipe):
+        return figures
     strategy = begin(recipe)
 
     data = recipe.data
@@ -72,35 +75,40 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     if validation is not None:
         logger.info("validating on %s", summary(validation))
 
+    run = Training(recipe, training, validation, len(training) * recipe.train.epochs, interval=len(training))
     with strategy.scope():
-        compile_model(model, recipe, training, optimizer)
-    open_folder(recipe)
-    start = time.perf_counter()
-    with workers_answer():
-        model.fit(
-            training,
-            epochs=recipe.train.epochs,
-            class_weight=class_weights(training) if recipe.train.class_weights == "balanced" else None,
-            callbacks=callbacks(recipe, training, validation),
-            verbose=0,
-        )
-    figures = {"train_seconds": round(time.perf_counter() - start, 1), "model": str(recipe.folder / "model")}
-    if validation is None or not is_chief():
-        return figures
-    # What is reported is the model as it was saved, in float32, as it will be served.
-    best = Classifier.from_pretrained(recipe.folder / "model", dtype="float32")
-    return evaluation(best, validation).figures() | figures
+        jit_compile = compile_model(model, recipe, training, optimizer, run.jit_compile)
+    weights = class_weights(training) if recipe.train.class_weights == "balanced" else None
+    seconds = run.fit(model, callbacks(recipe, training, validation), jit_compile, class_weight=weights)
+    figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
+    if validation is not None and is_chief():
+        # What is reported is the model as it was saved, in float32, as it will be served.
+        best = Classifier.from_pretrained(recipe.folder / "model", dtype="float32")
+        figures = evaluation(best, validation).figures() | figures
+    return finish(recipe, figures)
 
 
-def compile_model(model: Classifier, recipe: Recipe, training: Batches, optimizer: keras.Optimizer) -> None:
-    """Compiles the model with the recipe's loss, and with XLA if it pays."""
+def compile_model(
+    model: Classifier,
+    recipe: Recipe,
+    training: Batches,
+    optimizer: keras.Optimizer,
+    jit_compile: bool | str | None = None,
+) -> bool | str:
+    """Compiles the model with the recipe's loss, and with XLA if it pays; returns what it chose.
+
+    Args:
+        jit_compile: what was chosen before.
+    """
     settings, steps = recipe.train, len(training) * recipe.train.epochs
     model.backbone.set_remat(settings.remat == "blocks")
     loss = Crossentropy(settings.label_smoothing)
-    model.compile(optimizer, loss, accumulate=settings.accumulate)
-    shapes = len({training.padded_length(rows) for rows in training.order()})
-    jit_compile = choose_jit(model, training.dataset(), steps, settings.compile, shapes)
+    if jit_compile is None:
+        model.compile(optimizer, loss, accumulate=settings.accumulate)
+        shapes = len({training.padded_length(rows) for rows in training.order()})
+        jit_compile = choose_jit(model, training.dataset(), steps, settings.compile, shapes)
     model.compile(optimizer, loss, accumulate=settings.accumulate, jit_compile=jit_compile)
+    return jit_compile
 
 
 def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> list[keras.callbacks.Callback]:
@@ -111,9 +119,9 @@ def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> 
         Meter(settings.peak_tflops),
         *([evaluation] if evaluation else []),
         BestModel(recipe.folder / "model", settings.monitor, settings.early_stopping),
-        *of_chief(MetricsLog(recipe.folder / "metrics.jsonl"), MetricsTable(recipe.folder / "metrics.csv")),
-        FiniteLoss(),
         *of_chief(
+            MetricsLog(recipe.folder / LOG),
+            MetricsTable(recipe.folder / TABLE),
             *([Profile(recipe.folder, settings.profile)] if settings.profile else []),
             TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
             ProgressBar(len(training) * settings.epochs),

@@ -1,0 +1,130 @@
+"""A training that is killed at any time, through the real command line, ends with the weights of one that was not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from resumed import learned
+
+from kerasformer.cli import main
+
+RECIPE = """from pathlib import Path
+from kerasformer.config import LanguageData, LanguageModel, LanguageRecipe, LanguageTrain
+recipe = LanguageRecipe(
+    "run",
+    LanguageData((Path(__file__).parent / "text.txt",), tokenizer="char", max_length=32, batch_size=4),
+    LanguageModel(num_layers=2, num_heads=2, dim=32, dropout=0.1),
+    LanguageTrain(learning_rate=1e-2, precision="float32", compile="none"),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory) -> list[str]:
+    """How to train a small model; further flags may follow."""
+    folder = tmp_path_factory.mktemp("recipe")
+    numbers = random.Random(0)
+    (folder / "text.txt").write_text(" ".join(numbers.choices("the cat sat on a mat and dogs ran .".split(), k=4000)))
+    (folder / "recipe.py").write_text(RECIPE)
+    return [sys.executable, "-m", "kerasformer", "train", str(folder / "recipe.py"), "--runs", str(folder / "runs")]
+
+
+class Run:
+    """A run that processes work on, one after another."""
+
+    def __init__(self, command: list[str], name: str, *flags: str):
+        self.command = [*command, "--name", name, *flags]
+        self.folder = Path(command[-1]) / name
+
+    def start(self) -> subprocess.Popen:
+        """A process of its own session, so that all of a command's processes can be killed at once."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(self.command, start_new_session=True, **pipes)
+
+    def finish(self) -> dict:
+        """Runs to the end; returns the figures."""
+        process = self.start()
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        return json.loads(out.splitlines()[-1])
+
+    def interrupt(self, number: signal.Signals, step: int, delay: float = 0.0) -> tuple[int, str]:
+        """Sends a signal when a step has been logged, seconds after it; returns the exit code and what was said."""
+        process = self.start()
+        try:
+            while process.poll() is None and self.step < step:
+                time.sleep(0.002)
+            time.sleep(delay)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=300)
+        return process.returncode, err
+
+    def lines(self) -> list[dict]:
+        """What was logged."""
+        return learned(self.folder / "metrics.jsonl")
+
+    @property
+    def step(self) -> int:
+        return max((line["step"] for line in self.lines()), default=0)
+
+    @property
+    def saved(self) -> list[int]:
+        return sorted(int(path.name[5:]) for path in (self.folder / "checkpoints").glob("step-*"))
+
+    def weights(self) -> tuple[bytes, bytes]:
+        """The training's last state and the best model, as files."""
+        [*_, last] = sorted((self.folder / "checkpoints").glob("step-*"))
+        return (last / "state.safetensors").read_bytes(), (self.folder / "model/model.safetensors").read_bytes()
+
+
+def assert_the_same(run: Run, whole: Run) -> None:
+    assert run.weights() == whole.weights()
+    assert run.lines() == whole.lines()  # each step once, with the same running means
+
+
+def test_three_kills_leave_no_trace(command, capsys):
+    flags = ("--train.steps", "40", "--train.evaluate_every", "20", "--train.checkpoint_every", "4")
+    whole, run = Run(command, "whole", *flags), Run(command, "killed", *flags)
+    assert main(whole.command[3:]) == 0  # in this process, which has imported all already
+    figures = json.loads(capsys.readouterr().out)
+    for step in (2, 11):  # before the first checkpoint, and within an epoch
+        code, err = run.interrupt(signal.SIGKILL, step)
+        assert code == -signal.SIGKILL, err
+        assert run.step < 20
+    code, err = run.interrupt(signal.SIGTERM, run.step + 5)
+    assert code == 128 + signal.SIGTERM, err
+    last = run.saved[-1]
+    assert last == run.step < 40
+    said = f"kerasformer: stopped by SIGTERM at step {last}, which is saved; the same command goes on from there"
+    assert err.splitlines()[-1] == said
+
+    found = run.finish()
+    assert found | {"train_seconds": 0, "model": ""} == figures | {"train_seconds": 0, "model": ""}
+    assert_the_same(run, whole)
+    assert len(run.saved) == 2 and run.saved[-1] == 40
+    assert not list(run.folder.rglob(".*")), "half-written files of the killed are gone"
+
+
+@pytest.mark.slow
+def test_thirty_kills_at_random_leave_no_trace(command):
+    flags = ("--train.steps", "300", "--train.evaluate_every", "100", "--train.checkpoint_every", "7")
+    flags += ("--train.optimizer", "muon", "--train.precision", "bfloat16", "--train.on_nan", "rewind")
+    whole, run = Run(command, "long", *flags), Run(command, "long_killed", *flags)
+    whole.finish()
+    numbers, kills = random.Random(0), 0
+    while kills < 30:
+        # Some kills come at the first step, some fall into the writing of a checkpoint, and on average a run gets on.
+        target = min((run.saved or [0])[-1] + numbers.randint(0, 18), 299)
+        code, err = run.interrupt(signal.SIGKILL, target, delay=numbers.uniform(0, 0.02))
+        assert code == -signal.SIGKILL, err
+        kills += 1
+    run.finish()
+    assert_the_same(run, whole)
