@@ -54,16 +54,24 @@ class Run:
         assert process.returncode == 0, err
         return json.loads(out.splitlines()[-1])
 
-    def interrupt(self, number: signal.Signals, step: int, delay: float = 0.0) -> tuple[int, str]:
-        """Sends a signal when a step has been logged, seconds after it; returns the exit code and what was said."""
+    def interrupt(
+        self, number: signal.Signals, step: int, delay: float = 0.0, worker: int | None = None
+    ) -> tuple[int, str]:
+        """Sends a signal when a step has been logged, seconds after it; returns the exit code and what was said.
+
+        Args:
+            worker: which one of a launch gets it; by default the process that was started.
+        """
         process = self.start()
         try:
             while process.poll() is None and self.step < step:
                 time.sleep(0.002)
             time.sleep(delay)
         finally:
-            if process.poll() is None:
+            if process.poll() is None and worker is None:
                 os.killpg(process.pid, number)
+            elif process.poll() is None:
+                os.kill(children(process.pid)[worker], number)
         _, err = process.communicate(timeout=300)
         return process.returncode, err
 
@@ -85,9 +93,22 @@ class Run:
         return (last / "state.safetensors").read_bytes(), (self.folder / "model/model.safetensors").read_bytes()
 
 
-def assert_the_same(run: Run, whole: Run) -> None:
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, in their order."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def launched(command: list[str]) -> list[str]:
+    """The same training by two workers."""
+    return [*command[:3], "launch", "--workers", "2", *command[3:]]
+
+
+def assert_the_same(run: Run, whole: Run, replicas: int = 1) -> None:
     assert run.weights() == whole.weights()
-    assert run.lines() == whole.lines()  # each step once, with the same running means
+    # Each step once, with the same running means; those of several replicas are added up in another order.
+    tolerance = 0.0 if replicas == 1 else 1e-6
+    for line, expected in zip(run.lines(), whole.lines(), strict=True):
+        assert line == pytest.approx(expected, rel=tolerance, abs=0.0)
 
 
 def test_three_kills_leave_no_trace(command, capsys):
@@ -128,3 +149,31 @@ def test_thirty_kills_at_random_leave_no_trace(command):
         kills += 1
     run.finish()
     assert_the_same(run, whole)
+
+
+def test_a_worker_that_dies_ends_the_run_and_leaves_no_trace(command):
+    flags = ("--train.steps", "16", "--train.checkpoint_every", "4")
+    whole, run = (Run(launched(command), name, *flags) for name in ("two_whole", "two_killed"))
+    begun = time.monotonic()
+    code, err = run.interrupt(signal.SIGKILL, 9, worker=1)
+    assert code == 128 + signal.SIGKILL
+    assert "kerasformer: worker 1 ended with exit code 137; the others are told to save and end" in err
+    assert time.monotonic() - begun < 120
+    assert 4 <= run.saved[-1] < 16
+    assert run.finish().keys() == whole.finish().keys()
+    assert_the_same(run, whole, replicas=2)
+
+
+@pytest.mark.slow
+def test_thirty_kills_of_two_workers_leave_no_trace(command):
+    flags = ("--train.steps", "300", "--train.evaluate_every", "100", "--train.checkpoint_every", "7")
+    whole, run = (Run(launched(command), name, *flags) for name in ("long_two", "long_two_killed"))
+    whole.finish()
+    numbers = random.Random(1)
+    for _ in range(30):
+        target = min((run.saved or [0])[-1] + numbers.randint(0, 18), 299)
+        worker = numbers.choice([None, 0, 1])  # none: the launcher, with whom its workers die
+        code, err = run.interrupt(signal.SIGKILL, target, numbers.uniform(0, 0.02), worker)
+        assert code in (-signal.SIGKILL, 128 + signal.SIGKILL), err
+    run.finish()
+    assert_the_same(run, whole, replicas=2)
