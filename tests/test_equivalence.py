@@ -1,7 +1,7 @@
 """One training, however it is divided: the bars of benchmarks/equivalence.py, for every head.
 
-Processes of their own train on each setting, so that all settings together are slow; the fast ones between them divide a
-training in every way.
+Processes of their own train on each setting, so that all settings together are slow; the fast ones between them divide
+a training in every way.
 """
 
 import importlib.util
