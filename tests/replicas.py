@@ -1,21 +1,27 @@
 """What Keras and we make of the same toys on two replicas; a process of its own, which prints JSON by case and maker.
 
-On two parts of the CPU, or with TF_CONFIG on two workers. A toy has one weight vector w of zeros and predicts
-w * x; its loss is linear in it, so that each step can be computed in one's head.
+On two parts of the CPU, or with TF_CONFIG on two workers, which share the folder that is named. A toy has one weight
+vector w of zeros and predicts w * x; its loss is linear in it, so that each step can be computed in one's head.
 """
 
+import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasformer.training.checkpoints import Checkpoints
 from kerasformer.training.step import TrainingStep
-from kerasformer.training.strategies import strategy
+from kerasformer.training.strategies import distributed, strategy
 
 WORKERS = "TF_CONFIG" in os.environ
+FOLDER = Path(sys.argv[1])
 STRATEGY = strategy("multiworker") if WORKERS else strategy("mirrored", devices=2)
 
 
@@ -31,10 +37,28 @@ class Toy(keras.Model):
         return self.w * keras.ops.cast(inputs["token_ids"], self.compute_dtype)
 
 
+class Rows(NamedTuple):
+    """Batches of so many rows of x, each of which is a number."""
+
+    x: list
+    batch_size: int
+
+    @property
+    def batch_sizes(self):
+        return (self.batch_size,)
+
+    @property
+    def steps_per_epoch(self):
+        return -(-len(self.x) // self.batch_size)
+
+
 class OurToy(TrainingStep, Toy):
     """Our step."""
 
-    batches_class = str  # of no data here
+    batches_class = Rows
+
+    def training_set(self, batches, first_step, steps):
+        return data(batches.x, batches.batch_size).repeat().skip(first_step).take(steps)
 
 
 class Linear(keras.losses.Loss):
@@ -125,6 +149,63 @@ def uneven(ours: bool) -> dict:
     return trained(ours, data([1.0, 2.0, 6.0], 3))
 
 
+def interrupted(ours: bool) -> dict:
+    """Forty steps that end at the thirteenth, with a backup of every fifth, and go on in another model."""
+    rows = Rows([1.0] * 160, 4)
+
+    def go(toy: Toy, **stops) -> None:
+        backup = FOLDER / ("ours" if ours else "keras")
+        if ours:
+            checkpoints = Checkpoints(backup, every=5)
+            first = checkpoints.restore(toy)
+            toy.fit(rows, verbose=0, initial_step=first, callbacks=[Interruption(**stops), checkpoints])
+        else:
+            callbacks = [Interruption(**stops), keras.callbacks.BackupAndRestore(backup, save_freq=5)]
+            toy.fit(data(*rows), verbose=0, callbacks=callbacks)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        go(make(ours), step=13)
+    toy = make(ours)
+    go(toy)
+    return {"w": weight(toy), "iterations": int(tf.convert_to_tensor(toy.optimizer.iterations))}
+
+
+class Interruption(keras.callbacks.Callback):
+    """Ends a training at a step."""
+
+    def __init__(self, step: int = 0):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 == self.step:
+            raise KeyboardInterrupt
+
+
+def position(ours: bool) -> dict:
+    """Where the data are after two batches of an epoch: what comes third."""
+    numbers = data([float(i) for i in range(16)], 4)
+    if ours:
+        third = next(iter(distributed(STRATEGY, numbers.skip(2))))
+    else:
+        iterator = iter(STRATEGY.experimental_distribute_dataset(numbers))
+        tf.train.Checkpoint(iterator=iterator).write(str(FOLDER / "iterator"))
+        third = None
+    return {"third": rows_of(third)}
+
+
+def once(ours: bool) -> dict:
+    """Which of 21 rows this process sees in an epoch of 6 batches: the last has one row, for two replicas."""
+    numbers = data([float(i) for i in range(21)], 4)
+    shown = distributed(STRATEGY, numbers) if ours else STRATEGY.experimental_distribute_dataset(numbers)
+    return {"rows": [rows_of(batch) for batch, _ in zip(shown, range(6), strict=False)]}
+
+
+def rows_of(batch: tuple) -> list[list[float]]:
+    """The rows of each replica of this process."""
+    return [part.numpy().ravel().tolist() for part in STRATEGY.experimental_local_results(batch[0]["token_ids"])]
+
+
 def several_workers(ours: bool) -> dict:
     """Two workers, two steps, and validation."""
     validation = {"validation_data": data([2.0, 2.0, 5.0, 5.0], 4), "epochs": 2}
@@ -142,7 +223,8 @@ MIRRORED = {
     "A8": booleans,
     "A10": uneven,
 }
-CASES = {"A11": several_workers} if WORKERS else MIRRORED
+MIRRORED |= {"A13": interrupted, "A14": position, "once": once}
+CASES = {"A11": several_workers, "A12": interrupted, "once": once} if WORKERS else MIRRORED
 
 
 def results() -> Iterator[tuple[str, dict]]:

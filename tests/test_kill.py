@@ -62,9 +62,10 @@ class Run:
         Args:
             worker: which one of a launch gets it; by default the process that was started.
         """
-        process = self.start()
+        before, process = self.log, self.start()
         try:
-            while process.poll() is None and self.step < step:
+            # A process that goes on replaces the log, so what it says is news.
+            while process.poll() is None and (self.log in (None, before) or self.step < step):
                 time.sleep(0.002)
             time.sleep(delay)
         finally:
@@ -78,6 +79,12 @@ class Run:
     def lines(self) -> list[dict]:
         """What was logged."""
         return learned(self.folder / "metrics.jsonl")
+
+    @property
+    def log(self) -> int | None:
+        """Which file the log is."""
+        path = self.folder / "metrics.jsonl"
+        return path.stat().st_ino if path.exists() else None
 
     @property
     def step(self) -> int:

@@ -13,17 +13,22 @@ from kerasformer.training.launch import environments
 SCRIPT = Path(__file__).with_name("replicas.py")
 
 
-def answers(environments: list[dict[str, str]]) -> list[dict]:
-    """What the script prints in each of these processes."""
+def answers(environments: list[dict[str, str]], folder: Path) -> list[dict]:
+    """What the script prints in each of these processes, which share a folder."""
     common = os.environ | {"PYTHONPATH": str(SCRIPT.parent.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, SCRIPT]
+    command = [sys.executable, SCRIPT, folder]
     processes = [subprocess.Popen(command, env=common | own, stdout=subprocess.PIPE) for own in environments]
     return [json.loads(process.communicate(timeout=300)[0].splitlines()[-1]) for process in processes]
 
 
 @pytest.fixture(scope="module")
-def mirrored() -> dict:
-    return answers([{}])[0]
+def mirrored(tmp_path_factory) -> dict:
+    return answers([{}], tmp_path_factory.mktemp("mirrored"))[0]
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory) -> list[dict]:
+    return answers(environments(2), tmp_path_factory.mktemp("workers"))
 
 
 @pytest.mark.parametrize(
@@ -38,6 +43,8 @@ def mirrored() -> dict:
         ("A7", {"w": -2.0, "iterations": 2}, "InvalidArgumentError"),
         ("A8", {"w": -1.0}, "bool"),
         ("A10", {"w": -3.0}, "AddN"),
+        ("A13", {"w": -40.0, "iterations": 40}, {"w": -50.0, "iterations": 50}),  # what was done is done again
+        ("A14", {"third": [[8.0, 9.0], [10.0, 11.0]]}, "iterator"),
     ],
 )
 def test_on_two_replicas(mirrored, case, ours, keras):
@@ -49,7 +56,14 @@ def test_on_two_replicas(mirrored, case, ours, keras):
         assert {name: found["keras"].get(name) for name in keras} == keras
 
 
-def test_on_two_workers():
-    first, second = answers(environments(2))
+def test_on_two_workers(workers):
+    first, second = workers
     assert first["A11"]["ours"] == second["A11"]["ours"] == {"w": -5.0, "loss": -6.25, "iterations": 2}
-    assert "error" in first["A11"]["keras"]
+    assert first["A12"]["ours"] == second["A12"]["ours"] == {"w": -40.0, "iterations": 40}
+    assert "error" in first["A11"]["keras"] and "error" in first["A12"]["keras"]
+
+
+def test_each_row_of_an_epoch_is_seen_once_in_the_same_order(mirrored, workers):
+    [alone], both = [mirrored["once"]["ours"]["rows"]], [worker["once"]["ours"]["rows"] for worker in workers]
+    assert [sum(step, []) for step in alone] == [[*map(float, range(i, min(i + 4, 21)))] for i in range(0, 21, 4)]
+    assert [first + second for first, second in zip(*both, strict=True)] == alone
