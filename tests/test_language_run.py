@@ -267,3 +267,10 @@ def test_a_prepared_folder_is_not_read_as_text(tmp_path):
     data = LanguageData((tmp_path / "prepared",), (path,), max_length=8)
     with pytest.raises(InputError, match="expected no --data.validation for the prepared folder"):
         windows(data, None)
+
+
+def test_it_stops_after_evaluations_that_are_no_better(recipe, tmp_path):
+    made = recipe(tmp_path, train={"learning_rate": 0.0, "min_learning_rate": 0.0, "early_stopping": 2, "prompts": ()})
+    train(dataclasses.replace(made, train=dataclasses.replace(made.train, steps=50)))
+    _, evaluations = log_of(made.folder)
+    assert [record["step"] for record in evaluations] == [10, 20, 30]

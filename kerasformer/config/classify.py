@@ -77,8 +77,6 @@ class Train(Training):
     """balanced: a class counts in inverse proportion to its frequency."""
     monitor: Literal["val_accuracy", "val_macro_f1", "val_loss"] = "val_accuracy"
     """Decides which epoch is the best one (without a validation set the last is)."""
-    early_stopping: int = 0
-    """Stop after this many epochs without a better one; 0 never does."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +97,5 @@ Recipe.rules = COMMON | {
     "model.dropout": or_none(SHARE),
     "train.epochs": whole(1),
     "train.label_smoothing": SHARE,
-    "train.early_stopping": whole(0),
     **choices(Train, "train"),
 }

@@ -66,6 +66,8 @@ class Training:
     """What one device can do in this precision, for the utilization that is shown; measured by default."""
     profile: str | None = None
     """Steps to profile for TensorBoard, such as 10:15."""
+    early_stopping: int = 0
+    """Stop after this many evaluations without a better one; 0 never does."""
     checkpoint_every: int = 0
     """Steps between checkpoints, of which two are kept; 0: ten minutes."""
     on_nan: Literal["stop", "rewind"] = "stop"
@@ -204,6 +206,7 @@ COMMON: dict[str, Rule] = {
     "train.seed": whole(0, 2**32 - 1),
     "train.peak_tflops": or_none(AMOUNT),
     "train.profile": (_is_profile, "steps N:M, the first of a run being 1"),
+    "train.early_stopping": whole(0),
     "train.checkpoint_every": whole(0),
     "resume": choice(get_type_hints(Run)["resume"]),
     "train.devices": whole(0),

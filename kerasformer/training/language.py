@@ -250,7 +250,7 @@ def callbacks(recipe: TextRecipe, steps: int, validation: AnyWindows | None) -> 
     return [
         Meter(settings.peak_tflops),
         *([Perplexity(validation, settings.evaluation_batches or None)] if validation else []),
-        BestModel(recipe.folder / "model", "val_loss"),
+        BestModel(recipe.folder / "model", "val_loss", settings.early_stopping),
         *of_chief(
             MetricsLog(recipe.folder / LOG, unit),
             MetricsTable(recipe.folder / TABLE),
