@@ -42,9 +42,9 @@ WEIGHTS = {
 }
 
 
-def bert(**values) -> Bert:
+def bert() -> Bert:
     keras.utils.set_random_seed(0)
-    return Bert(BertConfig(**SIZES, mlp_dim=16, **{"dropout": 0.0, "attention_dropout": 0.0} | values))
+    return Bert(BertConfig(**SIZES, mlp_dim=16, dropout=0.0, attention_dropout=0.0))
 
 
 def make(**settings) -> MultiHead:
@@ -55,7 +55,7 @@ def make(**settings) -> MultiHead:
 
 
 def fit(model: MultiHead, **settings) -> dict[str, float]:
-    """What a step on all rows logs; the model is no other afterwards than its weights."""
+    """What a step on all rows logs."""
     given = {"sample_weight": WEIGHTS, "batch_size": ROWS, "verbose": 0, "shuffle": False} | settings
     return {name: values[-1] for name, values in model.fit(INPUTS, LABELS, **given).history.items()}
 
@@ -227,6 +227,7 @@ def test_one_head_takes_one_number(loss_weights, model):
     [
         ({"loss_weights": {"sentiment": 1.0}}, "expected loss_weights by head, of topic, words, got"),
         ({"loss_weights": 0.5}, "expected loss_weights by head"),
+        ({"loss_weights": {"words": -1}}, "expected loss_weights of 0 or more, got {'words': -1}"),
         ({"loss": {"sentiment": Crossentropy()}}, "expected loss by head"),
         ({"metrics": ["accuracy"]}, "expected no metrics"),
     ],

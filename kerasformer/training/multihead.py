@@ -58,18 +58,20 @@ class MultiHead(TrainingStep, keras.Model):
             loss_weights: by head, 1 by default. Of a head that has 0 only the loss is seen.
 
         Raises:
-            InputError: losses or loss weights of heads that there are not, or other metrics.
+            InputError: losses or loss weights of heads that there are not, a weight below 0, or other metrics.
         """
         for given, values in {"loss": loss, "loss_weights": loss_weights}.items():
             if not isinstance(values, Mapping | None) or (values and not values.keys() <= self.heads.keys()):
                 raise InputError(
                     f"expected {given} by head, of {', '.join(self.heads)}, got {values!r}; name these heads alone"
                 )
+        weights = {name: (loss_weights or {}).get(name, 1.0) for name in self.heads}
+        if wrong := {name: w for name, w in weights.items() if not isinstance(w, int | float) or w < 0}:
+            raise InputError(f"expected loss_weights of 0 or more, got {wrong}; give such numbers")
         if kwargs.get("metrics") or kwargs.get("weighted_metrics"):
             raise InputError("expected no metrics, as several heads log their losses alone, got some; leave them out")
         super().compile(optimizer=optimizer, **kwargs)
-        self.losses_by_head = dict(loss or {})
-        self.loss_weights = [float((loss_weights or {}).get(name, 1)) for name in self.heads]
+        self.losses_by_head, self.loss_weights = dict(loss or {}), [*map(float, weights.values())]
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """See TrainingStep. The sums are over shares of each head's weight, so that their total weight is 1."""
