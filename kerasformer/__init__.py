@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = attach(
         "GPTConfig": "kerasformer.models.gpt.config",
         "InputError": "kerasformer.errors",
         "MaskedLM": "kerasformer.training.tasks",
+        "MultiHead": "kerasformer.training.multihead",
         "WordPiece": "kerasformer.text.wordpiece",
         "check": "kerasformer.serving.check",
         "export": "kerasformer.serving.export",

@@ -47,6 +47,14 @@ class Head(keras.Model):
             tokenizer.max_positions = backbone.config.max_length
             tokenizer.max_length = min(tokenizer.max_length or tokenizer.max_positions, tokenizer.max_positions)
 
+    def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
+        """Token ids, and what else the backbone takes, [B, T] -> what `score` gives."""
+        return self.score(self.backbone(inputs, training=training), training=training)
+
+    def score(self, outputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
+        """The logits by what the backbone gives."""
+        raise NotImplementedError
+
     @property
     def input_names(self) -> tuple[str, ...]:
         """What the model takes, each [B, T]."""
@@ -98,10 +106,9 @@ class Classifier(Head):
         self.head.build((None, backbone.config.dim))
         self.built = True
 
-    def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
-        """Token ids, and what else the backbone takes, [B, T] -> logits [B, C]."""
-        pooled = self.backbone(inputs, training=training)["pooled"]
-        return self.head(ops.cast(self.dropout(pooled, training=training), "float32"))
+    def score(self, outputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
+        """`pooled` [B, D] -> logits [B, C]."""
+        return self.head(ops.cast(self.dropout(outputs["pooled"], training=training), "float32"))
 
     def compile(
         self,
@@ -174,9 +181,9 @@ class CausalLM(Head):
         super().__init__(backbone, tokenizer, **kwargs)
         self.built = True
 
-    def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
-        """Token ids, and what else the backbone takes, [B, T] -> logits [B, T, V]."""
-        return self.backbone.logits(self.backbone(inputs, training=training)["hidden_states"])
+    def score(self, outputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
+        """`hidden_states` [B, T, D] -> logits [B, T, V]."""
+        return self.backbone.logits(outputs["hidden_states"])
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, *, dtype: str | None = None) -> Self:
@@ -230,9 +237,9 @@ class MaskedLM(Head):
         self.head.build((None, config.dim))
         self.built = True
 
-    def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
-        """Token ids, and what else the backbone takes, [B, T] -> logits [B, T, V]."""
-        states = self.head(self.backbone(inputs, training=training)["hidden_states"])
+    def score(self, outputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
+        """`hidden_states` [B, T, D] -> logits [B, T, V]."""
+        states = self.head(outputs["hidden_states"])
         return ops.cast(self.backbone.logits(states), "float32") + self.head.bias
 
     @classmethod

@@ -101,6 +101,7 @@ def language_figures(
         batches: how many of them; all by default.
     """
     loss = model.evaluate(model.validation_set(windows, batches), verbose=0, return_dict=True)["loss"]
+    loss /= model.loss_weight
     figures = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
     if isinstance(windows, MaskedWindows):
         return figures

@@ -48,9 +48,11 @@ class Fitting:
             return super().make_predict_function(force)
         if self.predict_function is None or force:
 
-            def predict(batches: list) -> tf.Tensor:
-                rows = [strategy.gather(strategy.run(self.predict_step, (data,)), axis=0) for data in batches]
-                return tf.concat(rows, axis=0)
+            def predict(batches: list) -> Any:
+                outputs = [strategy.run(self.predict_step, (data,)) for data in batches]
+                return tf.nest.map_structure(
+                    lambda *parts: tf.concat([strategy.gather(part, axis=0) for part in parts], axis=0), *outputs
+                )
 
             self.predict_function = tf.function(predict, reduce_retracing=True, autograph=False)
         return self.predict_function

@@ -24,22 +24,39 @@ class TrainingStep(Fitting):
     Beside the metrics, which are running means, `fit` logs STEP_LOGS of each step.
     """
 
-    def compile(self, *args, accumulate: int = 1, jit_compile: bool | str = "auto", **kwargs) -> None:
+    def compile(
+        self,
+        *args,
+        loss_weights: float | None = None,
+        accumulate: int = 1,
+        jit_compile: bool | str = "auto",
+        **kwargs,
+    ) -> None:
         """Keras's `compile`, with defaults for the head's loss and metrics.
 
         Args:
+            loss_weights: a number that the loss is multiplied with; those of several heads are for `MultiHead`.
             accumulate: micro-batches of a step: a batch is read in so many parts, which takes less memory.
             jit_compile: True compiles forward and backward pass with XLA. "auto" leaves them to TensorFlow's own
                 kernels, which are the faster ones in bfloat16 on a CPU, and compiles the update of an optimizer
                 other than `AdamW`, whose many small operations XLA fuses. False uses no XLA at all.
+
+        Raises:
+            InputError: loss_weights that are no number above 0, or no micro-batch.
         """
+        loss_weight = 1.0 if loss_weights is None else loss_weights
+        if not isinstance(loss_weight, int | float) or loss_weight <= 0:
+            raise InputError(
+                f"expected loss_weights as one number above 0, as the model has one loss, got {loss_weights!r}; "
+                "give a number, or train several heads in a kf.MultiHead"
+            )
         if accumulate < 1:
             raise InputError(f"expected accumulate of at least 1, got {accumulate}; raise it")
         with self.distribute_strategy.scope():
             super().compile(*args, jit_compile=False, **kwargs)
             self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
         leave_to_step(self.optimizer, self.distribute_strategy)
-        self.accumulate = accumulate
+        self.accumulate, self.loss_weight = accumulate, loss_weight
         self._gradients = tf.function(self.sum_gradients, jit_compile=jit_compile is True)
         jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
         # On several replicas the update meets the others, which no compiled function can.
@@ -51,12 +68,18 @@ class TrainingStep(Fitting):
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = self.weights_of(labels, sample_weight)
         loss_sum, outputs, gradients = self._accumulated(inputs, labels, weights)
+        loss_sum, weight_sum = self.weighed(loss_sum), tf.reduce_sum(weights)
+        self._update_metrics(loss_sum, weight_sum, labels, outputs, sample_weight)
+        return self._take_step(inputs, loss_sum, weight_sum, gradients)
+
+    def _take_step(
+        self, inputs: dict[str, tf.Tensor], loss_sum: tf.Tensor, weight_sum: tf.Tensor, gradients: list[tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """The step by a replica's sums and those of the others; returns STEP_LOGS."""
         positions = tf.cast(tf.size(inputs["token_ids"]), tf.float32)
         mask = inputs.get("padding_mask")
         tokens = positions if mask is None else tf.reduce_sum(tf.cast(mask, tf.float32))
-        sums = tf.stack([loss_sum, tf.reduce_sum(weights), tokens, positions])
-        self._update_metrics(sums[0], sums[1], labels, outputs, sample_weight)
-
+        sums = tf.stack([loss_sum, weight_sum, tokens, positions])
         replica = tf.distribute.get_replica_context()
         *gradients, sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
         loss_sum, weight_sum, tokens, positions = tf.unstack(sums)
@@ -69,7 +92,7 @@ class TrainingStep(Fitting):
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = self.weights_of(labels, sample_weight)
         loss_sum, outputs = self.sum_losses(inputs, labels, weights, training=False)
-        self._update_metrics(loss_sum, tf.reduce_sum(weights), labels, outputs, sample_weight)
+        self._update_metrics(self.weighed(loss_sum), tf.reduce_sum(weights), labels, outputs, sample_weight)
         return {}
 
     def weights_of(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
@@ -81,7 +104,11 @@ class TrainingStep(Fitting):
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Sum of the weighted losses, and the outputs that metrics are to see."""
         outputs = self(inputs, training=training)
-        return tf.reduce_sum(_elementwise(self.loss)(labels, outputs) * weights), outputs
+        return weighted_sum(self.loss, labels, outputs, weights), outputs
+
+    def weighed(self, loss_sum: tf.Tensor) -> tf.Tensor:
+        """What is to become small, of what `sum_losses` gives."""
+        return loss_sum if self.loss_weight == 1 else loss_sum * self.loss_weight
 
     def sum_gradients(
         self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor, draw: int | tf.Tensor = 0
@@ -97,7 +124,7 @@ class TrainingStep(Fitting):
         seeds = [(generator, tf.cast(generator.value, tf.int64) + place) for generator in generators]
         with keras.StatelessScope(seeds), tf.GradientTape() as tape:
             loss_sum, outputs = self.sum_losses(inputs, labels, weights, training=True)
-            scaled = self.optimizer.scale_loss(loss_sum)
+            scaled = self.optimizer.scale_loss(self.weighed(loss_sum))
         variables = [variable.value for variable in self.trainable_variables]
         gradients = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return loss_sum, outputs, [tf.convert_to_tensor(gradient) for gradient in gradients]
@@ -164,9 +191,12 @@ class TrainingStep(Fitting):
                 metric.update_state(labels, outputs, sample_weight=sample_weight)
 
 
-def _elementwise(loss: str | keras.Loss | Callable) -> Callable:
-    """A Keras loss before its reduction."""
-    return loss.call if isinstance(loss, keras.losses.Loss) else keras.losses.get(loss)
+def weighted_sum(
+    loss: str | keras.Loss | Callable, labels: tf.Tensor, outputs: tf.Tensor, weights: tf.Tensor
+) -> tf.Tensor:
+    """The sum of a Keras loss, which is not reduced before it is weighted."""
+    elementwise = loss.call if isinstance(loss, keras.losses.Loss) else keras.losses.get(loss)
+    return tf.reduce_sum(elementwise(labels, outputs) * weights)
 
 
 def _split(tensor: tf.Tensor, count: int) -> tf.Tensor:

@@ -15,13 +15,19 @@ from kerasformer.generation.generating import Generating
 from kerasformer.models import heads
 from kerasformer.training.losses import Crossentropy
 from kerasformer.training.next_token import summed_crossentropy
-from kerasformer.training.step import TrainingStep
+from kerasformer.training.step import TrainingStep, weighted_sum
 
 
 class Classifier(TrainingStep, heads.Classifier):
     """Assigns one of `labels` to a text or a pair of texts; see `models.heads.Classifier`."""
 
     batches_class = Batches
+
+    def sum_scored(
+        self, outputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor, training: bool, loss: Any = None
+    ) -> tf.Tensor:
+        """Sum of the weighted losses by what the backbone gives; cross-entropies unless another loss is given."""
+        return weighted_sum(loss or Crossentropy(), labels, self.score(outputs, training=training), weights)
 
     def training_set(self, batches: Batches, first_step: int, steps: int) -> tf.data.Dataset:
         dataset = self._checked(batches).dataset(first_step, steps)
@@ -89,10 +95,18 @@ class TokenLoss(TrainingStep):
         """See TrainingStep."""
         if self.sees_logits:
             return super().sum_losses(inputs, tf.maximum(labels, 0), weights, training)
-        hidden_states = self.backbone(inputs, training=training)["hidden_states"]
-        table, states = tf.convert_to_tensor(self.backbone.output_table.value), self.output_states(hidden_states)
+        return self.sum_scored(self.backbone(inputs, training=training), labels, weights, training), None
+
+    def sum_scored(
+        self, outputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor, training: bool, loss: Any = None
+    ) -> tf.Tensor:
+        """Sum of the weighted losses by what the backbone gives; cross-entropies unless another loss is given."""
+        if loss is not None:
+            return weighted_sum(loss, tf.maximum(labels, 0), self.score(outputs, training=training), weights)
+        table = tf.convert_to_tensor(self.backbone.output_table.value)
+        states = self.output_states(outputs["hidden_states"])
         settings = {"bias": self.output_bias, "few": self.few, "gradients": training}
-        return summed_crossentropy(states, table, labels, weights, **settings), None
+        return summed_crossentropy(states, table, labels, weights, **settings)
 
     def weights_of(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
         """See TrainingStep; what is not to be predicted weighs nothing."""
