@@ -1,6 +1,7 @@
 """The training step behind Keras's `fit`, `evaluate` and `predict`, and the choice of XLA."""
 
 import logging
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -296,7 +297,8 @@ def test_auto_weighs_the_time_saved_against_compilation(steps, plain, xla, expec
         return xla if jit else plain
 
     monkeypatch.setattr(compiler, "_measure", measure)
-    assert choose_jit(None, data()[0].dataset(), steps) == expected
+    model = SimpleNamespace(accumulate=1, distribute_strategy=tf.distribute.get_strategy())
+    assert choose_jit(model, data()[0].dataset(), steps) == expected
     assert seen == measured
 
 

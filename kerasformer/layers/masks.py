@@ -5,8 +5,9 @@ Shapes: B batch, T target length, S source length.
 
 from keras import KerasTensor, ops
 
-# Finite, so that a row whose keys are all hidden softmaxes to uniform and not to NaN; representable in bfloat16.
-HIDDEN = -1e9
+# Far below any score, so that what is hidden weighs exactly nothing; twice of it is still finite in float16, where an
+# infinite one would make NaN of a row whose keys are all hidden.
+HIDDEN = -3e4
 
 
 def padding_bias(padding_mask: KerasTensor, dtype: str) -> KerasTensor:
