@@ -14,7 +14,7 @@ from kerasformer.files import read_json
 RECIPE_FILE = "recipe.json"  # in a run's folder
 # What a run can go on with another value of, and what it can go on with more of.
 MAY_DIFFER = {"name", "runs", "resume", "train.checkpoint_every", "train.on_nan"}
-MAY_DIFFER |= {"train.strategy", "train.devices", "train.worker_timeout"}
+MAY_DIFFER |= {"train.strategy", "train.devices", "train.worker_timeout", "train.profile", "train.peak_tflops"}
 MAY_GROW = {"train.steps", "train.epochs"}
 
 Schedule = Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "wsd", "one_cycle"]

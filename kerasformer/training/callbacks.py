@@ -2,6 +2,7 @@
 
 import atexit
 import csv
+import io
 import json
 import math
 import time
@@ -96,14 +97,17 @@ class MetricsTable(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         record = {"step": steps_made(self.model.optimizer), **(logs or {})}
-        with may_be_lost(self.path), self.path.open("a+", newline="", encoding="utf-8") as file:
-            file.seek(0)
-            header = file.readline()
+        with may_be_lost(self.path):
+            with self.path.open("a+", encoding="utf-8") as file:
+                file.seek(0)
+                header = file.readline()
             names = next(csv.reader([header])) if header else list(record)
-            rows = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
+            text = io.StringIO()
+            rows = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
             if not header:
                 rows.writeheader()
             rows.writerow({name: _plain(value) for name, value in record.items()})
+            append_line(self.path, text.getvalue().removesuffix("\n"))
 
 
 class ProgressBar(keras.callbacks.Callback):

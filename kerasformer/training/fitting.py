@@ -4,7 +4,8 @@ Keras's own fail on several replicas where data hold booleans or batches are une
 and on several hosts; and they cannot begin within an epoch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import keras
@@ -129,6 +130,11 @@ class Fitting:
         elif validation_data is not None:
             kwargs["validation_data"] = validation_data
         if not isinstance(x, self.batches_class):
+            if initial_step:
+                raise InputError(
+                    f"expected no initial_step with data that are not of the head's own kind, got {initial_step}; "
+                    "skip what has been seen: dataset.skip"
+                )
             kwargs |= {"initial_epoch": initial_epoch, "steps_per_epoch": steps_per_epoch, "class_weight": class_weight}
             return super().fit(x, *args, epochs=epochs, **kwargs)
         steps = steps_per_epoch or x.steps_per_epoch
@@ -154,9 +160,10 @@ class Fitting:
         shown = {"add_history": True, "add_progbar": verbose != 0, "verbose": verbose, "epochs": epochs, "steps": steps}
         callbacks = kwargs["callbacks"] = _OneTraining(kwargs.pop("callbacks", None), model=self, **shown)
         rest = steps - place
-        history = super().fit(
-            data(first, rest), *args, initial_epoch=epoch, epochs=epoch + 1, steps_per_epoch=rest, **kwargs
-        )
+        with _unfinished(self.optimizer):
+            history = super().fit(
+                data(first, rest), *args, initial_epoch=epoch, epochs=epoch + 1, steps_per_epoch=rest, **kwargs
+            )
         if epoch + 1 < epochs and not self.stop_training:
             others = {"initial_epoch": epoch + 1, "epochs": epochs, "steps_per_epoch": steps}
             history = super().fit(data(first + rest, epochs * steps - first - rest), *args, **others, **kwargs)
@@ -167,7 +174,7 @@ class Fitting:
         """Keras's `evaluate`; `x` may be of the head's `batches_class`, or what `validation_set` gives of it."""
         if isinstance(x, self.batches_class):
             x = self.validation_set(x)
-        if isinstance(x, tf.data.Dataset) and "steps" not in kwargs:
+        if isinstance(x, tf.data.Dataset) and "steps" not in kwargs and x.cardinality() > 0:
             x, kwargs["steps"] = self._once(x)
         return super().evaluate(x, *args, **kwargs)
 
@@ -191,9 +198,19 @@ class Fitting:
             )
         if steps % self.steps_per_execution or first % self.steps_per_execution:
             raise InputError(
-                f"expected steps_per_execution to divide the {steps} steps of an epoch, "
+                f"expected steps_per_execution to divide the {steps} steps of an epoch, and the {first} that are done, "
                 f"got {self.steps_per_execution}; change one of them"
             )
+
+
+@contextmanager
+def _unfinished(optimizer: keras.Optimizer) -> Iterator[None]:
+    """Within it the end of a `fit` does not put moving averages in the place of the weights."""
+    finalize, optimizer.finalize_variable_values = optimizer.finalize_variable_values, lambda variables: None
+    try:
+        yield
+    finally:
+        optimizer.finalize_variable_values = finalize
 
 
 class _OneTraining(keras.callbacks.CallbackList):

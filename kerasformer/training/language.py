@@ -121,7 +121,7 @@ def train(recipe: TextRecipe) -> dict[str, float | str]:
 
     run = Training(recipe, training, validation, steps, interval)
     with strategy.scope():
-        jit_compile = compile_model(model, recipe, training, optimizer, steps, interval, run.jit_compile)
+        jit_compile = compile_model(model, recipe, training, optimizer, steps, interval, run.first, run.jit_compile)
     seconds = run.fit(model, callbacks(recipe, steps, validation), jit_compile)
     figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
     if validation is not None and is_chief():
@@ -221,17 +221,19 @@ def compile_model(
     optimizer: keras.Optimizer,
     steps: int,
     interval: int,
+    first: int = 0,
     jit_compile: bool | str | None = None,
 ) -> bool | str:
     """Compiles the model, and with XLA if it pays; returns what it chose.
 
     Args:
+        first: the step that it goes on from.
         jit_compile: what was chosen before.
     """
     settings = recipe.train
     model.backbone.set_remat(settings.remat == "blocks")
     # No execution goes on past an evaluation, nor from batches of one size to those of another.
-    together = math.gcd(settings.steps_per_execution, interval, *(count for _, count in recipe.data.batch_ramp))
+    together = math.gcd(settings.steps_per_execution, interval, first, *(count for _, count in recipe.data.batch_ramp))
     if jit_compile is None:
         model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate)
         dataset = model.training_set(training, steps - 1, 1)  # a batch of the full size

@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 
 GRACE = 30.0  # seconds that workers have to save and end when they are told to
+# Exit codes of workers that a signal has stopped: all of them stop at one step, and the first may still be saving.
+STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
 SHOWN_LINES = 20  # of what a worker said last, where it failed
 
 
@@ -74,7 +76,7 @@ def environments(workers: int) -> list[dict[str, str]]:
 def _wait(processes: list[subprocess.Popen], said: list[collections.deque]) -> int:
     code, deadline = 0, float("inf")
     while any(process.poll() is None for process in processes):
-        failed = [i for i, process in enumerate(processes) if process.poll()]
+        failed = [i for i, process in enumerate(processes) if process.poll() and _exit_code(process) not in STOPPED]
         if failed and not code:
             code = _exit_code(processes[failed[0]])
             _tell(failed[0], code, said[failed[0]])

@@ -31,13 +31,19 @@ def leave_to_step(optimizer: keras.Optimizer, strategy: tf.distribute.Strategy) 
     """Takes from an optimizer what the training step does: adding up over replicas, then cutting to the global norm.
 
     Raises:
-        InputError: an optimizer made outside the strategy's scope, which would update one replica alone.
+        InputError: an optimizer made outside the strategy's scope, which would update one replica alone, or one that
+            adds up gradients itself.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if optimizer._distribution_strategy is not strategy:
         raise InputError(
             "expected an optimizer made within the model's strategy.scope(), got one from outside; "
             "make model and optimizer inside"
+        )
+    if optimizer.gradient_accumulation_steps:
+        raise InputError(
+            f"expected an optimizer without gradient_accumulation_steps, got {optimizer.gradient_accumulation_steps}; "
+            "pass compile(accumulate=), which divides a batch"
         )
     optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
     if optimizer.global_clipnorm:

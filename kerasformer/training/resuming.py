@@ -56,6 +56,11 @@ class Training:
         return self.checkpoint and self.checkpoint.details["jit_compile"]
 
     @property
+    def first(self) -> int:
+        """The step that it goes on from."""
+        return self.checkpoint.step if self.checkpoint else 0
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing is left to train; a finished training goes on where its recipe asks for more steps."""
         return bool(self.checkpoint and self.checkpoint.finished and self.checkpoint.details["steps"] == self.steps)
@@ -74,7 +79,7 @@ class Training:
             Stopped: a signal ended the training; what it has learned is saved.
         """
         folder, settings = self.recipe.folder, self.recipe.train
-        with Stopping() as stopping, held(self.recipe, self.checkpoint.step if self.checkpoint else 0):
+        with Stopping() as stopping, held(self.recipe, self.first):
             checkpoints = Checkpoints(
                 folder / CHECKPOINTS,
                 settings.checkpoint_every,

@@ -29,8 +29,14 @@ def strategy(name: str = "auto", devices: int = 0, timeout: float = 600.0) -> tf
     """
     if name not in NAMES:
         raise InputError(f"expected a strategy among {', '.join(NAMES)}, got {name!r}; name one of them")
+    _read_slurm()
+    hosts = sum(map(len, _workers().values()))
     if name == "auto":
         name = _found(devices)
+    if hosts > 1 and name != "multiworker":
+        raise InputError(f"expected multiworker for the {hosts} workers that TF_CONFIG tells of, got {name}; unset one")
+    if devices and name not in ("mirrored", "one") or name == "one" and devices > 1:
+        raise InputError(f"expected devices to be told for mirrored alone, got {devices} for {name}; leave them out")
     if name == "tpu":
         return _tpu()
     if name == "multiworker":
@@ -107,7 +113,7 @@ def _rows(tensor: tf.Tensor, replica: tf.Tensor, total: int) -> tf.Tensor:
 def _found(devices: int) -> str:
     if tf.config.list_physical_devices("TPU") or "TPU_NAME" in os.environ:
         return "tpu"
-    if sum(map(len, _workers().values())) > 1 or int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+    if sum(map(len, _workers().values())) > 1:
         return "multiworker"
     return "mirrored" if devices > 1 or len(tf.config.list_physical_devices("GPU")) > 1 else "one"
 
@@ -159,15 +165,25 @@ def _cluster() -> dict:
     return value
 
 
+def _read_slurm() -> None:
+    """Writes TF_CONFIG from what Slurm tells of a step of several tasks."""
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if os.environ.get("TF_CONFIG") or tasks < 2:
+        return
+    # Each task sees the GPUs that Slurm gives it; the numbers keep the resolver from looking for them.
+    gpus = {"gpus_per_node": tasks, "gpus_per_task": 1, "auto_set_gpu": False}
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(**gpus)
+    cluster = resolver.cluster_spec().as_dict()
+    kind, index = resolver.get_task_info()
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})
+
+
 def _workers() -> dict[str, list[str]]:
     return _cluster().get("cluster", {})
 
 
 def _multiworker(timeout: float) -> tf.distribute.Strategy:
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout)
-    if not _workers() and "SLURM_NTASKS" in os.environ:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
     if not _workers():
         raise InputError(
             "expected TF_CONFIG or Slurm to tell of the workers, got neither; run kerasformer launch --workers N, "

@@ -1,0 +1,105 @@
+"""On what a training runs, by what the environment tells."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kerasformer.errors import InputError
+from kerasformer.training import strategies
+from kerasformer.training.launch import environments
+
+WORKERS = {"worker": ["a:1", "b:2"]}
+
+
+def config(**task) -> str:
+    return json.dumps({"cluster": WORKERS, "task": {"type": "worker", "index": 0} | task})
+
+
+def test_one_device_where_nothing_tells_of_more():
+    assert strategies.strategy().num_replicas_in_sync == 1
+    assert strategies.is_chief()
+
+
+@pytest.mark.parametrize(("index", "chief"), [(0, True), (1, False)])
+def test_the_first_worker_is_the_chief(monkeypatch, index, chief):
+    monkeypatch.setenv("TF_CONFIG", config(index=index))
+    assert strategies.is_chief() is chief
+
+
+def test_slurm_tells_of_workers(monkeypatch):
+    told = {"SLURM_STEP_NUM_TASKS": "3", "SLURM_PROCID": "2", "SLURM_STEP_NODELIST": "n[1-2]"}
+    for name, value in (told | {"SLURM_STEP_TASKS_PER_NODE": "2,1"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TF_CONFIG", "")  # so that what is written is taken back
+    with pytest.raises(InputError, match="expected multiworker for the 3 workers that TF_CONFIG tells of, got one"):
+        strategies.strategy("one")
+    assert json.loads(os.environ["TF_CONFIG"]) == {
+        "cluster": {"worker": ["n1:8888", "n1:8889", "n2:8888"]},
+        "task": {"type": "worker", "index": 2},
+    }
+    assert not strategies.is_chief()
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "said"),
+    [
+        ("", {"name": "two"}, "expected a strategy among auto, one, mirrored, multiworker, tpu, got 'two'"),
+        ("", {"name": "multiworker"}, "expected TF_CONFIG or Slurm to tell of the workers, got neither"),
+        ("", {"name": "one", "devices": 2}, "expected devices to be told for mirrored alone, got 2 for one"),
+        ("{", {}, "expected TF_CONFIG as "),
+        (config(index=7), {}, "expected TF_CONFIG as "),
+        (
+            config(),
+            {"name": "mirrored"},
+            "expected multiworker for the 2 workers that TF_CONFIG tells of, got mirrored",
+        ),
+    ],
+)
+def test_what_cannot_be(monkeypatch, text, settings, said):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(InputError) as caught:
+        strategies.strategy(**settings)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_worker_that_never_comes_is_named_in_time(monkeypatch):
+    first, _ = environments(2)
+    monkeypatch.setenv("TF_CONFIG", first["TF_CONFIG"])
+    missing = json.loads(first["TF_CONFIG"])["cluster"]["worker"][1]
+    with pytest.raises(InputError, match=f"expected all workers within 1 s, got no answer from {missing}"):
+        strategies.strategy("multiworker", timeout=1.0)
+
+
+STUB = """import os, signal, sys, time
+from pathlib import Path
+index = 1 if '"index": 1' in os.environ["TF_CONFIG"] else 0
+folder = Path(sys.argv[1])
+def stop(number, frame):
+    signal.signal(number, signal.SIG_DFL)  # as ours: a second signal ends it at once
+    time.sleep(1.0 - index)  # the first worker saves
+    (folder / f"saved{index}").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+(folder / f"ready{index}").touch()
+time.sleep(60)
+"""
+
+
+def test_a_signal_to_a_launch_leaves_workers_the_time_to_save(tmp_path):
+    stub = tmp_path / "kerasformer"
+    stub.mkdir()
+    (stub / "__init__.py").touch()
+    (stub / "__main__.py").write_text(STUB)
+    launch = Path(strategies.__file__).with_name("launch.py")
+    code = f"import runpy, sys; sys.exit(runpy.run_path({str(launch)!r})['launch']([{str(tmp_path)!r}], 2))"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    while not all((tmp_path / f"ready{index}").exists() for index in (0, 1)):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 143
+    assert (tmp_path / "saved0").exists() and (tmp_path / "saved1").exists()
