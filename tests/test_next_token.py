@@ -1,10 +1,14 @@
 """The loss of next tokens and its gradients, against plain float64 NumPy."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasformer.models.gpt.config import GPTConfig
+from kerasformer.models.gpt.model import GPT
 from kerasformer.training.next_token import summed_crossentropy
+from kerasformer.training.tasks import CausalLM
 
 BATCH, LENGTH, DIM, VOCAB = 3, 5, 8, 11
 
@@ -127,3 +131,15 @@ def test_nothing_to_predict_is_no_loss(case):
     hidden, table, labels, weights = case
     for value in computed(hidden, table, np.full_like(labels, -100), weights):
         assert not value.any()
+
+
+def test_metrics_count_what_is_to_be_predicted_alone():
+    keras.utils.set_random_seed(0)
+    sizes = {"vocab_size": 7, "max_length": 6, "num_layers": 1, "num_heads": 2, "dim": 8, "mlp_dim": 8}
+    model = CausalLM(GPT(GPTConfig(**sizes)))
+    model.compile("sgd", metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")])
+    ids = np.random.default_rng(0).integers(0, 7, (8, 6)).astype(np.int32)
+    labels = np.where(np.arange(6) < 4, model({"token_ids": ids}).numpy().argmax(-1), -1)
+    labels[:, 0] = (labels[:, 0] + 1) % 7  # wrong
+    figures = model.evaluate({"token_ids": ids}, labels, verbose=0, return_dict=True)
+    assert figures["accuracy"] == pytest.approx(3 / 4)

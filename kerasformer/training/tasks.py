@@ -81,13 +81,22 @@ class TokenLoss(TrainingStep):
         """Of the logits, float32 [V]."""
         return None
 
-    def compile(self, *args, loss: Any = None, metrics: list | None = None, **kwargs) -> None:
+    def compile(
+        self,
+        *args,
+        loss: Any = None,
+        metrics: list | None = None,
+        weighted_metrics: list | None = None,
+        **kwargs,
+    ) -> None:
         """Keras's `compile`; the loss is cross-entropy unless another is given.
 
-        Without other losses or metrics, the logits never exist all at once.
+        Without other losses or metrics, the logits never exist all at once. All metrics are weighted: one that is not
+        would count what is not to be predicted.
         """
-        self.sees_logits = loss is not None or bool(metrics)
-        super().compile(*args, loss=loss or Crossentropy(), metrics=metrics, **kwargs)
+        weighted = [*(metrics or ()), *(weighted_metrics or ())]
+        self.sees_logits = loss is not None or bool(weighted)
+        super().compile(*args, loss=loss or Crossentropy(), weighted_metrics=weighted or None, **kwargs)
 
     def sum_losses(
         self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor, training: bool
@@ -111,6 +120,17 @@ class TokenLoss(TrainingStep):
     def weights_of(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
         """See TrainingStep; what is not to be predicted weighs nothing."""
         return tf.where(labels < 0, 0.0, super().weights_of(labels, sample_weight))
+
+    def _update_metrics(
+        self,
+        loss_sum: tf.Tensor,
+        weight_sum: tf.Tensor,
+        labels: tf.Tensor,
+        outputs: tf.Tensor | None,
+        sample_weight: tf.Tensor | None,
+    ) -> None:
+        weights = self.weights_of(labels, sample_weight)
+        super()._update_metrics(loss_sum, weight_sum, tf.maximum(labels, 0), outputs, weights)
 
     def inputs_of(self, token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the model takes of rows without padding."""
