@@ -1,5 +1,7 @@
 """Checkpoints and exact resume in one process: what is saved, restored, refused and survived."""
 
+import contextlib
+import functools
 import json
 import os
 import shutil
@@ -103,6 +105,23 @@ def test_a_training_goes_on_as_if_it_had_not_been_killed(make, settings, tmp_pat
     assert_the_same(values_of(model), values_of(whole))
     assert found.steps == expected.steps  # the running means as well
     assert found.epochs == expected.epochs
+
+
+def test_moving_averages_go_on_and_take_the_weights_place_at_the_end_alone(make, tmp_path):
+    """Killed within the first epoch, whose rest ends a `fit` of Keras's."""
+    length = {"epochs": 2, "steps_per_epoch": STEPS, "verbose": 0}
+    averaging = functools.partial(adamw, ema=0.9)
+    whole, data = make(optimizer=averaging)
+    whole.fit(data, **length)
+    for restored in (0, 3):
+        model, data = make(optimizer=averaging)
+        checkpoints = Checkpoints(tmp_path / "checkpoints", every=3)
+        assert checkpoints.restore(model) == restored
+        with contextlib.suppress(Killed):
+            kill = [] if restored else [Kill(5)]
+            model.fit(data, initial_step=restored, callbacks=[checkpoints, *kill], **length)
+        checkpoints.wait()
+    assert_the_same(values_of(model), values_of(whole))
 
 
 def test_names_are_those_of_any_process(make):

@@ -167,6 +167,8 @@ class Fitting:
         if epoch + 1 < epochs and not self.stop_training:
             others = {"initial_epoch": epoch + 1, "epochs": epochs, "steps_per_epoch": steps}
             history = super().fit(data(first + rest, epochs * steps - first - rest), *args, **others, **kwargs)
+        else:
+            self.optimizer.finalize_variable_values(self.trainable_variables)
         callbacks.end()
         return history
 
