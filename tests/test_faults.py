@@ -117,6 +117,14 @@ def test_an_infinite_gradient_is_no_number_either(tmp_path):
 # Runs
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A process that was started in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_stopped_run_goes_on_and_a_finished_one_for_longer(run, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "kerasformer")
     whole, _ = run

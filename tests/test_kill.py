@@ -158,6 +158,7 @@ def test_thirty_kills_at_random_leave_no_trace(command):
     assert_the_same(run, whole)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_ends_the_run_and_leaves_no_trace(command):
     flags = ("--train.steps", "16", "--train.checkpoint_every", "4")
     whole, run = (Run(launched(command), name, *flags) for name in ("two_whole", "two_killed"))

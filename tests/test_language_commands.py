@@ -48,7 +48,15 @@ def test_training_ends_with_its_figures_and_a_model_folder(trained, project):
     assert trained["val_loss"] < 3.0  # of 257 tokens: an untrained model's is 5.5
     assert {"perplexity", "bits_per_byte", "train_seconds"} <= trained.keys()
     names = {path.name for path in (project / "runs/plays").iterdir()}
-    assert names == {"recipe.json", "metrics.jsonl", "tensorboard", "model"}
+    assert names == {
+        "recipe.json",
+        "metrics.jsonl",
+        "metrics.csv",
+        "tensorboard",
+        "checkpoints",
+        "model",
+        "figures.json",
+    }
 
 
 def test_evaluation_agrees_with_training(trained, kerasformer, project):

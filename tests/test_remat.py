@@ -89,7 +89,7 @@ recomputed = jax.jit(jax.grad(loss))(*values)
 assert "remat" in str(jax.make_jaxpr(jax.grad(loss))(*values))
 assert max(np.abs(g).max() for g in plain) > 0.1
 for one, other in zip(plain, recomputed, strict=True):
-    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(one).max())
 """
     environment = {"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

@@ -155,7 +155,13 @@ class Fitting:
         if not place:
             kwargs |= {"initial_epoch": epoch, "epochs": epochs, "steps_per_epoch": steps}
             return super().fit(data(first, epochs * steps - first), *args, **kwargs)
-        # The rest of an epoch, then the others, in what callbacks see as one training.
+        return self._fit_on(data, first, epochs, steps, *args, **kwargs)
+
+    def _fit_on(
+        self, data: Callable[[int, int], Any], first: int, epochs: int, steps: int, *args, **kwargs
+    ) -> keras.callbacks.History:
+        """The rest of an epoch, then the others, in what callbacks see as one training."""
+        epoch, place = divmod(first, steps)
         verbose = kwargs.get("verbose", "auto")
         shown = {"add_history": True, "add_progbar": verbose != 0, "verbose": verbose, "epochs": epochs, "steps": steps}
         callbacks = kwargs["callbacks"] = _OneTraining(kwargs.pop("callbacks", None), model=self, **shown)

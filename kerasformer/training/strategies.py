@@ -35,7 +35,7 @@ def strategy(name: str = "auto", devices: int = 0, timeout: float = 600.0) -> tf
         name = _found(devices)
     if hosts > 1 and name != "multiworker":
         raise InputError(f"expected multiworker for the {hosts} workers that TF_CONFIG tells of, got {name}; unset one")
-    if devices and name not in ("mirrored", "one") or name == "one" and devices > 1:
+    if devices > 1 and name != "mirrored":
         raise InputError(f"expected devices to be told for mirrored alone, got {devices} for {name}; leave them out")
     if name == "tpu":
         return _tpu()
