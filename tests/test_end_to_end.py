@@ -113,7 +113,7 @@ def test_training_prints_a_line_of_figures_and_logs_the_rest(of_the_table, proje
     out, err = of_the_table["train"]
     assert out.count("\n") == 1
     assert json.loads(out).keys() == {"loss", "accuracy", "macro_f1", "train_seconds", "model"}
-    logged = ["precision: float32", "training on ", "validating on ", "epoch 1 ", "epoch 2 "]
+    logged = ["precision: float32", "training on ", "validating on ", "peak: ", "epoch 1 ", "epoch 2 "]
     assert [line[: len(start)] for line, start in zip(err.splitlines(), logged, strict=True)] == logged
     names = {"recipe.json", "metrics.jsonl", "metrics.csv", "tensorboard", "checkpoints", "model", "figures.json"}
     assert {path.name for path in (project / "runs/animals").iterdir()} == names
@@ -251,4 +251,5 @@ def test_ctrl_c_ends_training_with_a_line(project):
     assert re.fullmatch(
         r"kerasformer: stopped by SIGINT at step \d+, which is saved; the same command goes on from there", last
     )
-    assert all(line.startswith("epoch ") for line in epochs)
+    assert epochs[-1] == "SIGINT: stopping after this step; a second one stops at once"
+    assert all(line.startswith("epoch ") for line in epochs[:-1])
