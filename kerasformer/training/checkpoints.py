@@ -138,8 +138,7 @@ class Checkpoints(keras.callbacks.Callback):
         checkpoint = checkpoint or newest(self.folder)
         if checkpoint is None:
             return 0
-        self._apply(checkpoint, model)
-        _, self._metrics = checkpoint.arrays()
+        self._metrics = self._apply(checkpoint, model)
         for callback, memory in zip(self.callbacks, checkpoint.callbacks, strict=True):
             callback.recall(memory)
         self._saved, self._seconds = checkpoint.step, checkpoint.seconds
@@ -203,7 +202,7 @@ class Checkpoints(keras.callbacks.Callback):
         """
         self.wait()
         step = steps_made(self.model.optimizer)
-        arrays = state.read(state.variables_of(self.model)) | state.read(state.metrics_of(self.model))
+        metrics = state.read(state.metrics_of(self.model))  # of all workers, by all of them
         told = {
             "step": step,
             "seconds": self.seconds,
@@ -214,6 +213,7 @@ class Checkpoints(keras.callbacks.Callback):
         }
         self._saved, self._time = step, time.monotonic()
         if is_chief():
+            arrays = state.read(state.variables_of(self.model)) | metrics
             self._writing = self._writer.submit(self._write, step, arrays, told)
 
     def wait(self) -> None:
@@ -254,9 +254,11 @@ class Checkpoints(keras.callbacks.Callback):
         steps = (self.params or {}).get("steps")
         return bool(steps) and steps_made(self.model.optimizer) % steps == 0
 
-    def _apply(self, checkpoint: Checkpoint, model: keras.Model) -> None:
-        arrays, _ = checkpoint.arrays()
+    def _apply(self, checkpoint: Checkpoint, model: keras.Model) -> dict[str, np.ndarray]:
+        """Gives a model the state of a checkpoint; returns the running means, which Keras is to reset first."""
+        arrays, metrics = checkpoint.arrays()
         state.assign(state.variables_of(model), arrays, str(checkpoint.folder))
+        return metrics
 
     def _build_metrics(self) -> None:
         """Gives metrics their variables, which Keras does at a first batch."""
