@@ -99,6 +99,10 @@ class TrainingStep(Fitting):
         """How much each label counts, float32 and of the shape of `labels`."""
         return tf.ones(tf.shape(labels)) if sample_weight is None else tf.cast(sample_weight, tf.float32)
 
+    def seen_by_metrics(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Labels and their weights as metrics take them."""
+        return labels, sample_weight
+
     def sum_losses(
         self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -184,6 +188,7 @@ class TrainingStep(Fitting):
         sample_weight: tf.Tensor | None,
     ) -> None:
         """Adds a replica's part to the running means."""
+        labels, sample_weight = self.seen_by_metrics(labels, sample_weight)
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss_sum / tf.maximum(weight_sum, 1e-12), sample_weight=weight_sum)

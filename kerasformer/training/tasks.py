@@ -121,16 +121,9 @@ class TokenLoss(TrainingStep):
         """See TrainingStep; what is not to be predicted weighs nothing."""
         return tf.where(labels < 0, 0.0, super().weights_of(labels, sample_weight))
 
-    def _update_metrics(
-        self,
-        loss_sum: tf.Tensor,
-        weight_sum: tf.Tensor,
-        labels: tf.Tensor,
-        outputs: tf.Tensor | None,
-        sample_weight: tf.Tensor | None,
-    ) -> None:
-        weights = self.weights_of(labels, sample_weight)
-        super()._update_metrics(loss_sum, weight_sum, tf.maximum(labels, 0), outputs, weights)
+    def seen_by_metrics(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        """See TrainingStep; what is not to be predicted is some token of weight 0."""
+        return tf.maximum(labels, 0), self.weights_of(labels, sample_weight)
 
     def inputs_of(self, token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the model takes of rows without padding."""
