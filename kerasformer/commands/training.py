@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import tyro
 
@@ -13,14 +14,7 @@ from kerasformer.flags import HELP, parse
 
 def train(arguments: list[str]) -> None:
     """Train a model as a recipe says: `kerasformer train pipelines/bert_classify.py --data.train FILE ...`."""
-    if arguments and arguments[0] in HELP:
-        parse(Recipe, ["--help"], "train RECIPE", train.__doc__, default=Recipe(name="RECIPE"))
-    if not arguments or arguments[0].startswith("-"):
-        raise InputError(
-            f"expected a recipe first, got {arguments[0] if arguments else 'none'}; "
-            "for example kerasformer train pipelines/bert_classify.py --help"
-        )
-    module = load_recipe(Path(arguments[0]))
+    module = recipe_of(arguments, "train", train.__doc__, "train pipelines/bert_classify.py --help")
     kind = type(module.recipe)
     recipe = parse(kind, arguments[1:], f"train {arguments[0]}", module.__doc__, default=module.recipe)
     if issubclass(kind, TextRecipe):
@@ -43,14 +37,7 @@ def _train_on_text(recipe: TextRecipe) -> None:
 
 def plan(arguments: list[str]) -> None:
     """Tell what a run takes before it runs: `kerasformer plan RECIPE --memory 16GB --devices 8 --json`, and flags."""
-    if arguments and arguments[0] in HELP:
-        parse(Recipe, ["--help"], "plan RECIPE", plan.__doc__, default=Recipe(name="RECIPE"))
-    if not arguments or arguments[0].startswith("-"):
-        raise InputError(
-            f"expected a recipe first, got {arguments[0] if arguments else 'none'}; "
-            "for example kerasformer plan pipelines/gpt_pretrain.py --memory 16GB"
-        )
-    module = load_recipe(Path(arguments[0]))
+    module = recipe_of(arguments, "plan", plan.__doc__, "plan pipelines/gpt_pretrain.py --memory 16GB")
     own, others = own_flags(arguments[1:], {"--memory": 1, "--devices": 1, "--json": 0})
     others += [f"--train.devices={own['--devices']}"] if "--devices" in own else []
     recipe = parse(type(module.recipe), others, f"plan {arguments[0]}", plan.__doc__, default=module.recipe)
@@ -61,6 +48,21 @@ def plan(arguments: list[str]) -> None:
 
     found = figures(recipe, room)
     print_json(found) if "--json" in own else print(table(found), flush=True)
+
+
+def recipe_of(arguments: list[str], command: str, description: str | None, example: str) -> ModuleType:
+    """The module of the recipe that is a command's first argument; help where that is asked for.
+
+    Raises:
+        InputError: no recipe.
+    """
+    if arguments and arguments[0] in HELP:
+        parse(Recipe, ["--help"], f"{command} RECIPE", description, default=Recipe(name="RECIPE"))
+    if not arguments or arguments[0].startswith("-"):
+        raise InputError(
+            f"expected a recipe first, got {arguments[0] if arguments else 'none'}; for example kerasformer {example}"
+        )
+    return load_recipe(Path(arguments[0]))
 
 
 def own_flags(arguments: list[str], takes: dict[str, int]) -> tuple[dict[str, str], list[str]]:
