@@ -17,7 +17,8 @@ from kerasformer.errors import InputError
 from kerasformer.flags import parse
 from kerasformer.models.heads import CausalLM
 from kerasformer.text.vocabulary import train_char
-from kerasformer.training.language import evaluate_run, train, trained_tokenizer, windows
+from kerasformer.training.language import trained_tokenizer, windows
+from kerasformer.training.train import evaluate_run, train
 
 TEXT = "the cat sat on the mat . a dog ran . " * 60
 STEPS, EVERY = 30, 10

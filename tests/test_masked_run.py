@@ -21,7 +21,8 @@ from kerasformer.data.prepare import prepare
 from kerasformer.errors import InputError
 from kerasformer.models.heads import MaskedLM, from_folder
 from kerasformer.text.vocabulary import char_of, train_wordpiece
-from kerasformer.training import language, run
+from kerasformer.training import run
+from kerasformer.training.train import evaluate_run, train
 
 GOLDEN = Path(__file__).parent / "golden"
 PIPELINES = Path(__file__).parent.parent / "pipelines"
@@ -163,7 +164,7 @@ def test_the_run_is_evaluated_on_other_text(commands, text, capsys):
     assert main(["evaluate", str(commands), "--data", str(text)]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures.keys() == {"loss", "perplexity"} and figures["loss"] < 1.5
-    assert figures == language.evaluate_run(commands, (text,))  # the same masks
+    assert figures == evaluate_run(commands, (text,))  # the same masks
 
 
 def test_a_classifier_goes_on_from_the_run(commands, animals, tmp_path, capsys):
@@ -191,7 +192,7 @@ def test_training_goes_on_from_a_checkpoint_and_a_prepared_text(commands, text, 
         TextTrain(steps=2, learning_rate=1e-4, compile="none", precision="bfloat16", optimizer="muon"),
         runs=tmp_path / "runs",
     )
-    assert language.train(recipe)["val_loss"] < 1.5
+    assert train(recipe)["val_loss"] < 1.5
     other = tmp_path / "other.txt"
     other.write_text("zebra " * 300)
     prepare(Texts([other]), tmp_path / "foreign", tokenizer=train_wordpiece([other], vocab_size=30))
@@ -199,7 +200,7 @@ def test_training_goes_on_from_a_checkpoint_and_a_prepared_text(commands, text, 
         recipe, name="no", data=dataclasses.replace(recipe.data, train=(tmp_path / "foreign",))
     )
     with pytest.raises(InputError, match="expected a text prepared with the model's tokenizer"):
-        language.train(foreign)
+        train(foreign)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_bad_input_writes_nothing(text, tmp_path, parts, message):
     )
     changed = {part: dataclasses.replace(getattr(recipe, part), **values) for part, values in parts.items()}
     with pytest.raises(InputError) as caught:
-        language.train(dataclasses.replace(recipe, **changed))
+        train(dataclasses.replace(recipe, **changed))
     assert message in str(caught.value)
     assert not (tmp_path / "runs").exists()
 
@@ -235,13 +236,13 @@ def test_bad_input_writes_nothing(text, tmp_path, parts, message):
 def test_a_text_of_another_kind_of_tokens_is_refused(text, tmp_path):
     prepare(Texts([text]), tmp_path / "bytes", tokenizer=char_of([TEXT]))
     prepare(Texts([text]), tmp_path / "words", tokenizer=train_wordpiece([text], vocab_size=40))
-    sizes, train = LanguageModel(num_layers=1, num_heads=2, dim=16), TextTrain(steps=2)
-    masked = MaskedRecipe("a", MaskedData((tmp_path / "bytes",), max_length=9), sizes, train, runs=tmp_path / "runs")
+    sizes, two = LanguageModel(num_layers=1, num_heads=2, dim=16), TextTrain(steps=2)
+    masked = MaskedRecipe("a", MaskedData((tmp_path / "bytes",), max_length=9), sizes, two, runs=tmp_path / "runs")
     with pytest.raises(InputError, match="expected a WordPiece tokenizer, whose .MASK. hides tokens, got a BPE"):
-        language.train(masked)
+        train(masked)
     causal = LanguageRecipe("b", LanguageData((tmp_path / "words",), max_length=9), sizes, runs=tmp_path / "runs")
     with pytest.raises(InputError, match="expected a BPE tokenizer for a GPT, got a WordPiece"):
-        language.train(dataclasses.replace(causal, train=dataclasses.replace(causal.train, steps=2)))
+        train(dataclasses.replace(causal, train=dataclasses.replace(causal.train, steps=2)))
     assert not (tmp_path / "runs").exists()
 
 

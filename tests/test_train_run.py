@@ -10,8 +10,9 @@ import pytest
 from kerasformer.config import Augment
 from kerasformer.data.encoding import classification
 from kerasformer.errors import InputError
+from kerasformer.training.classify import class_weights
 from kerasformer.training.tasks import Classifier
-from kerasformer.training.train import class_weights, evaluate_run, train
+from kerasformer.training.train import evaluate_run, train
 
 STEPS = 7  # of an epoch: 54 texts in batches of 8
 
@@ -115,7 +116,7 @@ def test_early_stopping_a_validation_file_and_augmentation(recipe, animals, tmp_
     _, epochs = log_of(idle.folder)
     assert [record["epoch"] for record in epochs] == [1, 2, 3]  # a rate of zero makes nothing better
     assert epochs[0]["step"] == 9  # nothing is held out: 72 texts in batches of 8
-    evaluated = evaluate_run(idle.folder, animals)
+    evaluated = evaluate_run(idle.folder, (animals,))
     assert evaluated == pytest.approx({name: figures[name] for name in ("loss", "accuracy", "macro_f1")}, rel=1e-5)
 
 
@@ -238,4 +239,4 @@ def test_a_finished_run_gives_its_figures_again(run, caplog):
 
 def test_a_folder_without_a_run_cannot_be_evaluated(animals, tmp_path):
     with pytest.raises(InputError, match="expected a run's recipe at .*, got no such file"):
-        evaluate_run(tmp_path, animals)
+        evaluate_run(tmp_path, (animals,))

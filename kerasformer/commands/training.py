@@ -7,7 +7,7 @@ from types import ModuleType
 import tyro
 
 from kerasformer.commands.shared import import_tensorflow, print_json
-from kerasformer.config import Recipe, TextRecipe, load_recipe
+from kerasformer.config import Recipe, load_recipe
 from kerasformer.errors import InputError
 from kerasformer.flags import HELP, parse
 
@@ -15,24 +15,13 @@ from kerasformer.flags import HELP, parse
 def train(arguments: list[str]) -> None:
     """Train a model as a recipe says: `kerasformer train pipelines/bert_classify.py --data.train FILE ...`."""
     module = recipe_of(arguments, "train", train.__doc__, "train pipelines/bert_classify.py --help")
-    kind = type(module.recipe)
-    recipe = parse(kind, arguments[1:], f"train {arguments[0]}", module.__doc__, default=module.recipe)
-    if issubclass(kind, TextRecipe):
-        return _train_on_text(recipe)
-    examples = getattr(module, "examples", None) if recipe.data.train is None else None
+    recipe = parse(type(module.recipe), arguments[1:], f"train {arguments[0]}", module.__doc__, default=module.recipe)
+    examples = None if recipe.data.train else getattr(module, "examples", None)
     recipe.check(has_source=bool(recipe.data.train or examples))
     import_tensorflow()
     from kerasformer.training.train import train as run
 
-    print_json(run(recipe, examples() if examples else None))
-
-
-def _train_on_text(recipe: TextRecipe) -> None:
-    recipe.check(has_source=bool(recipe.data.train))
-    import_tensorflow()
-    from kerasformer.training.language import train as run
-
-    print_json(run(recipe))
+    print_json(run(recipe, examples and examples()))
 
 
 def plan(arguments: list[str]) -> None:
@@ -130,11 +119,6 @@ def evaluate(arguments: list[str]) -> None:
     if not data:
         raise InputError("expected a value for --data, got none; name the files")
     import_tensorflow()
-    from kerasformer.training import language, train
-    from kerasformer.training.run import kind_of
+    from kerasformer.training.train import evaluate_run
 
-    if issubclass(kind_of(run), TextRecipe):
-        return print_json(language.evaluate_run(run, data))
-    if len(data) != 1:
-        raise InputError(f"expected one file of labelled texts, got {len(data)}; evaluate them in turn")
-    print_json(train.evaluate_run(run, data[0]))
+    print_json(evaluate_run(run, data))

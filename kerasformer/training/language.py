@@ -1,13 +1,12 @@
-"""The recipe of a language model, or of a masked one -> its run folder, see `run`."""
+"""The recipe of a language model, or of a masked one, as `train` takes it."""
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
+import tensorflow as tf
 
 from kerasformer.config import LanguageData, LanguageTrain, MaskedData, TextRecipe
 from kerasformer.data.corpus import INDEX, fingerprint
@@ -22,32 +21,10 @@ from kerasformer.models.gpt.model import GPT
 from kerasformer.text.folder import read_tokenizer
 from kerasformer.text.tokenizer import Tokenizer
 from kerasformer.text.vocabulary import bpe_of, char_of, wordpiece_of
-from kerasformer.training.callbacks import BestModel, MetricsLog, MetricsTable, Perplexity, ProgressBar
-from kerasformer.training.compiler import choose_jit
-from kerasformer.training.evaluation import language_figures
-from kerasformer.training.meter import Meter
-from kerasformer.training.optimizers import of_recipe
-from kerasformer.training.precision import dtype_policy
-from kerasformer.training.profiling import Profile
-from kerasformer.training.resuming import Training
-from kerasformer.training.run import (
-    LOG,
-    TABLE,
-    begin,
-    data_class,
-    figures_of,
-    finish,
-    hyperparameters,
-    kind_of,
-    of_chief,
-    read_part,
-)
-from kerasformer.training.strategies import is_chief
+from kerasformer.training.evaluation import Perplexity, language_figures
+from kerasformer.training.job import Job
+from kerasformer.training.run import data_class, kind_of, read_part
 from kerasformer.training.tasks import CausalLM, MaskedLM
-from kerasformer.training.tensorboard import TensorBoard
-from kerasformer.training.tuning import freeze
-
-logger = logging.getLogger(__name__)
 
 AnyWindows = Windows | MaskedWindows
 
@@ -91,44 +68,43 @@ KINDS: dict[type[LanguageData], Kind] = {
 }
 
 
-def train(recipe: TextRecipe) -> dict[str, float | str]:
-    """Trains a model as the recipe says, or goes on to, and returns the figures of the best model.
-
-    Everything that the input can be wrong about is found before anything is written.
+def job(recipe: TextRecipe, source: Sequence[Path], policy: str) -> Job:
+    """The model and the data that the recipe names.
 
     Raises:
-        InputError: bad input, or a run folder that is in use.
-        Stopped: a signal ended the training; the same recipe goes on from there.
+        InputError: files that cannot be used, or that do not fit each other.
     """
-    recipe.check(has_source=bool(recipe.data.train))
-    if figures := figures_of(recipe):
-        return figures
-    strategy = begin(recipe)
-    policy = dtype_policy(recipe.train.precision)
-    pretrained = recipe.model.from_pretrained
-    head = KINDS[type(recipe.data)].head
-    with strategy.scope():
-        model = head.from_pretrained(pretrained, dtype=policy) if pretrained else None
-        training, validation = windows(recipe.data, model and model.tokenizer)
-        model = model or fresh(recipe, training.tokenizer(), policy)
-        freeze(model, recipe.train.freeze)
-        steps, interval = intervals(recipe, training)
-        optimizer = of_recipe(recipe.train, model, steps)
-    logger.info("precision: %s", policy)
-    logger.info("training on %s", summary(training))
-    if validation is not None:
-        logger.info("validating on %s", summary(validation))
+    data, settings, pretrained = recipe.data, recipe.train, recipe.model.from_pretrained
+    head = KINDS[type(data)].head
+    model = head.from_pretrained(pretrained, dtype=policy) if pretrained else None
+    training, validation = windows(data, model and model.tokenizer)
+    model = model or fresh(recipe, training.tokenizer(), policy)
+    steps, interval = intervals(recipe, training)
 
-    run = Training(recipe, training, validation, steps, interval)
-    with strategy.scope():
-        jit_compile = compile_model(model, recipe, training, optimizer, steps, interval, run.first, run.jit_compile)
-    seconds = run.fit(model, callbacks(recipe, steps, validation), jit_compile)
-    figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
-    if validation is not None and is_chief():
-        # What is reported is the model as it was saved, in float32, on all that was held out.
-        best = evaluation(head, recipe.folder / "model", validation)
-        figures = {"val_loss": best.pop("loss"), **best, **figures}
-    return finish(recipe, figures)
+    def trial() -> tuple[tf.data.Dataset, int]:
+        return model.training_set(training, steps - 1, 1), 1 + len(data.batch_ramp)  # a batch of the full size
+
+    def figures(folder: Path) -> dict[str, float]:
+        best = evaluation(head, folder, validation)
+        return {"val_loss": best.pop("loss"), **best}
+
+    shown = {}
+    if isinstance(settings, LanguageTrain):
+        shown = {"prompts": settings.prompts, "sample_tokens": settings.sample_tokens}
+    return Job(
+        model,
+        training,
+        validation,
+        summary,
+        steps,
+        interval,
+        trial,
+        evaluation=Perplexity(validation, settings.evaluation_batches or None) if validation else None,
+        figures=figures,
+        # No execution goes on past an evaluation, nor from batches of one size to those of another.
+        steps_per_execution=math.gcd(settings.steps_per_execution, interval, *(count for _, count in data.batch_ramp)),
+        shown=shown,
+    )
 
 
 def windows(data: LanguageData, tokenizer: Tokenizer | None) -> tuple[AnyWindows, AnyWindows | None]:
@@ -214,55 +190,6 @@ def intervals(recipe: TextRecipe, training: AnyWindows) -> tuple[int, int]:
     return settings.steps, settings.evaluate_every or settings.steps
 
 
-def compile_model(
-    model: CausalLM | MaskedLM,
-    recipe: TextRecipe,
-    training: AnyWindows,
-    optimizer: keras.Optimizer,
-    steps: int,
-    interval: int,
-    first: int = 0,
-    jit_compile: bool | str | None = None,
-) -> bool | str:
-    """Compiles the model, and with XLA if it pays; returns what it chose.
-
-    Args:
-        first: the step that it goes on from.
-        jit_compile: what was chosen before.
-    """
-    settings = recipe.train
-    model.backbone.set_remat(settings.remat == "blocks")
-    # No execution goes on past an evaluation, nor from batches of one size to those of another.
-    together = math.gcd(settings.steps_per_execution, interval, first, *(count for _, count in recipe.data.batch_ramp))
-    if jit_compile is None:
-        model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate)
-        dataset = model.training_set(training, steps - 1, 1)  # a batch of the full size
-        jit_compile = choose_jit(model, dataset, steps, settings.compile, shapes=1 + len(recipe.data.batch_ramp))
-    model.compile(optimizer, steps_per_execution=together, accumulate=settings.accumulate, jit_compile=jit_compile)
-    return jit_compile
-
-
-def callbacks(recipe: TextRecipe, steps: int, validation: AnyWindows | None) -> list[keras.callbacks.Callback]:
-    """The callbacks of a run, in the order in which they see an evaluation's logs."""
-    settings = recipe.train
-    unit = "evaluation" if settings.epochs is None else "epoch"
-    samples = {}
-    if isinstance(settings, LanguageTrain):
-        samples = {"prompts": settings.prompts, "sample_tokens": settings.sample_tokens}
-    return [
-        Meter(settings.peak_tflops),
-        *([Perplexity(validation, settings.evaluation_batches or None)] if validation else []),
-        BestModel(recipe.folder / "model", "val_loss", settings.early_stopping),
-        *of_chief(
-            MetricsLog(recipe.folder / LOG, unit),
-            MetricsTable(recipe.folder / TABLE),
-            *([Profile(recipe.folder, settings.profile)] if settings.profile else []),
-            TensorBoard(recipe.folder, None, hyperparameters(recipe), **samples),
-            ProgressBar(steps, epoch=unit),
-        ),
-    ]
-
-
 def evaluation(head: type[CausalLM | MaskedLM], folder: Path, windows: AnyWindows) -> dict[str, float]:
     """The figures of a saved model, in float32."""
     model = head.from_pretrained(folder, dtype="float32")
@@ -271,7 +198,7 @@ def evaluation(head: type[CausalLM | MaskedLM], folder: Path, windows: AnyWindow
 
 
 def evaluate_run(folder: Path, files: Sequence[Path]) -> dict[str, float]:
-    """Evaluates a run's best model on text files, read as the run's recipe says.
+    """See `train`.
 
     Raises:
         InputError: no run, or files that cannot be read or hold too little text.

@@ -1,42 +1,40 @@
-"""A classifier's recipe -> its run folder, see `run`."""
+"""A recipe -> its run folder, see `run`: the same way for every kind of recipe, which brings a `Job`."""
 
-import dataclasses
 import logging
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import keras
-import numpy as np
 
-from kerasformer.config import Data, Recipe
-from kerasformer.data.batches import Batches
-from kerasformer.data.encoding import classification, encode, summary
-from kerasformer.data.sources import Source, check_labels, read_examples
-from kerasformer.data.split import label_names
-from kerasformer.training.callbacks import BestModel, Evaluation, MetricsLog, MetricsTable, ProgressBar
+from kerasformer.config import Run, TextRecipe
+from kerasformer.data.sources import Source
+from kerasformer.training import classify, language
+from kerasformer.training.callbacks import BestModel, MetricsLog, MetricsTable, ProgressBar
 from kerasformer.training.compiler import choose_jit
-from kerasformer.training.evaluation import Report
-from kerasformer.training.losses import Crossentropy
+from kerasformer.training.job import Job
 from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.profiling import Profile
 from kerasformer.training.resuming import Training
-from kerasformer.training.run import LOG, TABLE, begin, figures_of, finish, hyperparameters, of_chief, read_part
-from kerasformer.training.strategies import is_chief
-from kerasformer.training.tasks import Classifier
+from kerasformer.training.run import LOG, TABLE, begin, figures_of, finish, hyperparameters, kind_of, of_chief
+from kerasformer.training.strategies import is_chief, workers_answer
 from kerasformer.training.tensorboard import TensorBoard
 from kerasformer.training.tuning import freeze
 
 logger = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
-    """Trains a classifier as the recipe says, or goes on to, and returns the figures of the best model.
+@workers_answer()
+def train(recipe: Run, source: Source | None = None) -> dict[str, float | str]:
+    """Trains a model as the recipe says, or goes on to, and returns the figures of the best one.
 
     Everything that the input can be wrong about is found before anything is written.
 
     Args:
-        source: the training set where it is no file; `recipe.data.train` goes before it.
+        source: a classifier's training set where it is no file; `recipe.data.train` goes before it.
 
     Raises:
         InputError: bad input, or a run folder that is in use.
@@ -47,112 +45,67 @@ def train(recipe: Recipe, source: Source | None = None) -> dict[str, float]:
     if figures := figures_of(recipe):
         return figures
     strategy = begin(recipe)
-
-    data = recipe.data
-    examples = read_examples(source, **data.columns)
-    check_labels(examples)
     policy = dtype_policy(recipe.train.precision)
     with strategy.scope():
-        model = Classifier.from_pretrained(
-            recipe.model.from_pretrained, label_names(examples.labels), dropout=recipe.model.dropout, dtype=policy
-        )
-    training, validation = classification(
-        examples,
-        tokenizer=model.tokenizer,
-        max_length=data.max_length,
-        batch_size=data.batch_size,
-        split=data.split,
-        validation=data.validation and read_examples(data.validation, **data.columns),
-        labels=model.labels,
-        seed=data.seed,
-        augment=data.augment if any(dataclasses.astuple(data.augment)) else None,
-    )
-    freeze(model, recipe.train.freeze)
-    with strategy.scope():
-        optimizer = of_recipe(recipe.train, model, len(training) * recipe.train.epochs)
+        job = _kind(type(recipe)).job(recipe, source, policy)
+        freeze(job.model, recipe.train.freeze)
+        optimizer = of_recipe(recipe.train, job.model, job.steps)
     logger.info("precision: %s", policy)
-    logger.info("training on %s", summary(training))
-    if validation is not None:
-        logger.info("validating on %s", summary(validation))
+    logger.info("training on %s", job.summary(job.training))
+    if job.validation is not None:
+        logger.info("validating on %s", job.summary(job.validation))
 
-    run = Training(recipe, training, validation, len(training) * recipe.train.epochs, interval=len(training))
+    run = Training(recipe, job.training, job.validation, job.steps, job.interval)
     with strategy.scope():
-        jit_compile = compile_model(model, recipe, training, optimizer, run.jit_compile)
-    weights = class_weights(training) if recipe.train.class_weights == "balanced" else None
-    seconds = run.fit(model, callbacks(recipe, training, validation), jit_compile, class_weight=weights)
+        jit_compile = compile_model(recipe, job, optimizer, run)
+    seconds = run.fit(job.model, callbacks(recipe, job), jit_compile, class_weight=job.class_weight)
     figures = {"train_seconds": round(seconds, 1), "model": str(recipe.folder / "model")}
-    if validation is not None and is_chief():
-        # What is reported is the model as it was saved, in float32, as it will be served.
-        best = Classifier.from_pretrained(recipe.folder / "model", dtype="float32")
-        figures = evaluation(best, validation).figures() | figures
+    if job.validation is not None and is_chief():
+        # What is reported is the model as it was saved, in float32, as it will be served, on all that was held out.
+        figures = job.figures(recipe.folder / "model") | figures
     return finish(recipe, figures)
 
 
-def compile_model(
-    model: Classifier,
-    recipe: Recipe,
-    training: Batches,
-    optimizer: keras.Optimizer,
-    jit_compile: bool | str | None = None,
-) -> bool | str:
-    """Compiles the model with the recipe's loss, and with XLA if it pays; returns what it chose.
-
-    Args:
-        jit_compile: what was chosen before.
-    """
-    settings, steps = recipe.train, len(training) * recipe.train.epochs
-    model.backbone.set_remat(settings.remat == "blocks")
-    loss = Crossentropy(settings.label_smoothing)
+def compile_model(recipe: Run, job: Job, optimizer: keras.Optimizer, run: Training) -> bool | str:
+    """Compiles the model, and with XLA if it pays, as was found where the training began; returns what it chose."""
+    settings, jit_compile = recipe.train, run.jit_compile
+    job.model.backbone.set_remat(settings.remat == "blocks")
+    options = {"loss": job.loss, "accumulate": settings.accumulate}
+    options["steps_per_execution"] = math.gcd(job.steps_per_execution, run.first)
     if jit_compile is None:
-        model.compile(optimizer, loss, accumulate=settings.accumulate)
-        shapes = len({training.padded_length(rows) for rows in training.order()})
-        jit_compile = choose_jit(model, training.dataset(), steps, settings.compile, shapes)
-    model.compile(optimizer, loss, accumulate=settings.accumulate, jit_compile=jit_compile)
+        job.model.compile(optimizer, **options)
+        dataset, shapes = job.trial()
+        jit_compile = choose_jit(job.model, dataset, job.steps, settings.compile, shapes)
+    job.model.compile(optimizer, **options, jit_compile=jit_compile)
     return jit_compile
 
 
-def callbacks(recipe: Recipe, training: Batches, validation: Batches | None) -> list[keras.callbacks.Callback]:
-    """The callbacks of a run, in the order in which they see an epoch's logs."""
+def callbacks(recipe: Run, job: Job) -> list[keras.callbacks.Callback]:
+    """The callbacks of a run, in the order in which they see an evaluation's logs."""
     settings = recipe.train
-    evaluation = Evaluation(validation) if validation is not None else None
+    unit = "evaluation" if settings.epochs is None else "epoch"
     return [
         Meter(settings.peak_tflops),
-        *([evaluation] if evaluation else []),
-        BestModel(recipe.folder / "model", settings.monitor, settings.early_stopping),
+        *([job.evaluation] if job.evaluation else []),
+        BestModel(recipe.folder / "model", job.monitor, settings.early_stopping),
         *of_chief(
-            MetricsLog(recipe.folder / LOG),
+            MetricsLog(recipe.folder / LOG, unit),
             MetricsTable(recipe.folder / TABLE),
             *([Profile(recipe.folder, settings.profile)] if settings.profile else []),
-            TensorBoard(recipe.folder, evaluation, hyperparameters(recipe)),
-            ProgressBar(len(training) * settings.epochs),
+            TensorBoard(recipe.folder, hyperparameters=hyperparameters(recipe), **job.shown),
+            ProgressBar(job.steps, epoch=unit),
         ),
     ]
 
 
-def class_weights(batches: Batches) -> dict[int, float]:
-    """Weights in inverse proportion to the classes' frequencies, one on average over the examples."""
-    counts = np.bincount(batches.label_ids, minlength=len(batches.labels))
-    return {i: len(batches.label_ids) / (len(counts) * count) for i, count in enumerate(counts) if count}
-
-
-def evaluation(model: Classifier, batches: Batches) -> Report:
-    """The figures of a model on labelled batches."""
-    return Report(batches.labels, batches.label_ids, model.predict(batches))
-
-
-def evaluate_run(folder: Path, source: Path) -> dict[str, float]:
-    """Evaluates a run's best model on a labelled source, read as the run's recipe says.
+def evaluate_run(folder: Path, files: Sequence[Path]) -> dict[str, float]:
+    """Evaluates a run's best model on files, read as the run's recipe says.
 
     Raises:
-        InputError: no run, or a source that does not fit it.
+        InputError: no run, or files that do not fit it.
     """
-    data = read_part(folder, "data", Data)
-    model = Classifier.from_pretrained(Path(folder) / "model", dtype="float32")
-    batches = encode(
-        read_examples(source, **data.columns),
-        tokenizer=model.tokenizer,
-        labels=model.labels,
-        max_length=data.max_length,
-        batch_size=32,
-    )
-    return evaluation(model, batches).figures()
+    return _kind(kind_of(folder)).evaluate_run(folder, files)
+
+
+def _kind(recipe: type[Run]) -> ModuleType:
+    return language if issubclass(recipe, TextRecipe) else classify
