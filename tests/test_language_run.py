@@ -3,6 +3,10 @@
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from kerasformer.flags import parse
 from kerasformer.models.heads import CausalLM
 from kerasformer.text.vocabulary import train_char
 from kerasformer.training.language import trained_tokenizer, windows
+from kerasformer.training.launch import environments
 from kerasformer.training.train import evaluate_run, train
 
 TEXT = "the cat sat on the mat . a dog ran . " * 60
@@ -275,3 +280,23 @@ def test_it_stops_after_evaluations_that_are_no_better(recipe, tmp_path):
     train(dataclasses.replace(made, train=dataclasses.replace(made.train, steps=50)))
     _, evaluations = log_of(made.folder)
     assert [record["step"] for record in evaluations] == [10, 20, 30]
+
+
+def test_a_worker_that_fails_before_the_training_is_missed_in_one_line(recipe, tmp_path):
+    made = recipe(Path("runs"), data={"train": (Path("text.txt"),)}, train={"strategy": "multiworker"})
+    (tmp_path / "recipe.py").write_text(f"from kerasformer.config import *\nfrom pathlib import *\nrecipe = {made!r}\n")
+    command = [sys.executable, "-m", "kerasformer", "train", str(tmp_path / "recipe.py")]
+    folders = [tmp_path / "without", tmp_path / "with"]
+    for folder in folders:
+        folder.mkdir()
+    (folders[1] / "text.txt").write_text(TEXT)
+    common = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    workers = [
+        subprocess.Popen(command, cwd=folder, env=common | environment, stderr=subprocess.PIPE, text=True)
+        for folder, environment in zip(folders, environments(2), strict=True)
+    ]
+    said = [worker.communicate(timeout=120)[1].splitlines() for worker in workers]
+    assert [worker.returncode for worker in workers] == [2, 2]
+    assert "expected a file or folder of texts, found none at 'text.txt'" in said[0][-1]
+    assert said[1][-1].startswith("kerasformer: expected every worker to answer, got UnavailableError")
+    assert len(said[1]) == 2 and said[1][0].startswith("replicas: 2")

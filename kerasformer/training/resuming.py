@@ -15,7 +15,6 @@ from kerasformer.training.faults import Finite
 from kerasformer.training.run import CHECKPOINTS, held
 from kerasformer.training.step import TrainingStep
 from kerasformer.training.stopping import Stopping
-from kerasformer.training.strategies import workers_answer
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +95,7 @@ class Training:
             callbacks = [*callbacks, finite, checkpoints]
             kwargs |= {"epochs": self.steps // self.interval, "steps_per_epoch": self.interval, "initial_step": first}
             try:
-                with workers_answer():
-                    model.fit(self.training, callbacks=callbacks, verbose=0, **kwargs)
+                model.fit(self.training, callbacks=callbacks, verbose=0, **kwargs)
             except Stopped:
                 for callback in callbacks:
                     callback.on_train_end()

@@ -10,9 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasformer.errors import InputError
+from kerasformer.errors import InputError, Stopped
 
 NAMES = ("auto", "one", "mirrored", "multiworker", "tpu")
+GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)  # of another worker
 
 
 def strategy(name: str = "auto", devices: int = 0, timeout: float = 600.0) -> tf.distribute.Strategy:
@@ -70,11 +71,16 @@ def workers_answer() -> Iterator[None]:
     """
     try:
         yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError) as error:
-        if sum(map(len, _workers().values())) < 2:
+    except (InputError, Stopped):
+        raise
+    except Exception as error:
+        cause = error
+        while cause is not None and not isinstance(cause, GONE):
+            cause = cause.__context__  # Keras fails where it adds to the message of an error in a layer
+        if cause is None or sum(map(len, _workers().values())) < 2:
             raise
         raise InputError(
-            f"expected every worker to answer, got {type(error).__name__}, as one has ended or cannot be reached; "
+            f"expected every worker to answer, got {type(cause).__name__}, as one has ended or cannot be reached; "
             "see what it said last, and start all of them again to go on from the last checkpoint"
         ) from error
 
