@@ -7,8 +7,7 @@ import pytest
 
 from kerasformer.errors import InputError
 from kerasformer.text.bpe import ALPHABET, EOT_TOKEN, bytes_of
-from kerasformer.text.lines import read_blocks
-from kerasformer.text.vocabulary import train_bpe, train_char, train_wordpiece
+from kerasformer.text.vocabulary import bpe_of, char_of, train_wordpiece
 
 TEXT = (
     """The low lower lowest slow glow, the new newer newest renew.
@@ -19,10 +18,10 @@ The wide wider widest width; the deep deeper deepest depth! Café, naïve, 中�
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TRAIN = """
 import sys
-from kerasformer.text.vocabulary import train_bpe, train_char, train_wordpiece
-files = sys.argv[1:]
-bpe = train_bpe(files, vocab_size=420, min_frequency=1)
-print(repr([train_wordpiece(files, vocab_size=200).vocab, bpe.vocab, bpe.merges, train_char(files).vocab]))
+from kerasformer.text.vocabulary import bpe_of, char_of, train_wordpiece
+text = open(sys.argv[1], encoding="utf-8").read()
+bpe = bpe_of([text], vocab_size=420, min_frequency=1)
+print(repr([train_wordpiece(sys.argv[1:], vocab_size=200).vocab, bpe.vocab, bpe.merges, char_of([text]).vocab]))
 """
 
 
@@ -58,8 +57,8 @@ def test_other_processes_and_thread_counts_train_the_same_vocabulary(corpus):
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     [trained] = {run(threads) for threads in ("1", "2", "3", "4")}
-    bpe = train_bpe([corpus], vocab_size=420, min_frequency=1)
-    here = [train_wordpiece([corpus], vocab_size=200).vocab, bpe.vocab, bpe.merges, train_char([corpus]).vocab]
+    bpe = bpe_of([TEXT], vocab_size=420, min_frequency=1)
+    here = [train_wordpiece([corpus], vocab_size=200).vocab, bpe.vocab, bpe.merges, char_of([TEXT]).vocab]
     assert trained == repr(here) + "\n"
 
 
@@ -109,47 +108,32 @@ def test_the_smallest_vocabulary_holds_the_characters(tmp_path):
     assert train_wordpiece([path], vocab_size=10).vocab == [*SPECIAL, "a", "b", "c", "##b", "##c"]
 
 
-def test_bpe_bytes_then_joined_pairs_then_the_end_of_text(corpus):
-    bpe = train_bpe([corpus], vocab_size=300)
+def test_bpe_bytes_then_joined_pairs_then_the_end_of_text():
+    bpe = bpe_of([TEXT], vocab_size=300)
     assert bpe.vocab[:256] == sorted(ALPHABET) and bpe.vocab[-1] == EOT_TOKEN and bpe.vocab_size == 300
     assert bpe.vocab[256:-1] == ["".join(merge) for merge in bpe.merges]
     assert "Ġthe" in bpe.vocab and bpe.decode(bpe.tokenize([TEXT])[0]) == TEXT
 
 
-def test_the_smallest_bpe_holds_the_bytes_alone(corpus):
-    assert train_bpe([corpus], vocab_size=257).vocab == [*sorted(ALPHABET), EOT_TOKEN]
+def test_the_smallest_bpe_holds_the_bytes_alone():
+    assert bpe_of([TEXT], vocab_size=257).vocab == [*sorted(ALPHABET), EOT_TOKEN]
     with pytest.raises(InputError, match="vocab_size: expected at least 257, .* got 256"):
-        train_bpe([corpus], vocab_size=256)
+        bpe_of([TEXT], vocab_size=256)
 
 
-def test_bpe_joins_no_pair_that_is_rarer_than_asked(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text("ab ab cd\n")
-    assert train_bpe([path], vocab_size=300).merges == [("a", "b")]
-    assert ("c", "d") in train_bpe([path], vocab_size=300, min_frequency=1).merges
+def test_bpe_joins_no_pair_that_is_rarer_than_asked():
+    assert bpe_of(["ab ab cd\n"], vocab_size=300).merges == [("a", "b")]
+    assert ("c", "d") in bpe_of(["ab ab cd\n"], vocab_size=300, min_frequency=1).merges
 
 
-def test_bpe_learns_line_ends_and_white_space(tmp_path):
-    path = tmp_path / "code.py"
-    path.write_bytes(b"def f():\r\n        return 1\n\n\n" * 5)
-    vocab = {bytes_of(token) for token in train_bpe([path], vocab_size=400).vocab}
+def test_bpe_learns_line_ends_and_white_space():
+    text = "def f():\r\n        return 1\n\n\n" * 5
+    vocab = {bytes_of(token) for token in bpe_of([text], vocab_size=400).vocab}
     assert {b"\r\n       ", b"\n\n"} <= vocab
 
 
-@pytest.mark.parametrize("size", [1, 7, 1 << 16])
-def test_blocks_are_the_text_cut_before_white_space(tmp_path, monkeypatch, size):
-    monkeypatch.setattr("kerasformer.text.lines._BLOCK", size)
-    path, text = tmp_path / "text.txt", "one \n\n  two\r\n\u3000\nthree" * 50 + "\n\n"
-    path.write_bytes(text.encode())
-    blocks = list(read_blocks(path))
-    assert "".join(blocks) == text
-    assert all(not a[-1:].isspace() and b[:1].isspace() for a, b in zip(blocks, blocks[1:], strict=False))
-
-
-def test_characters(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text("naïve 中中丁 🙂", encoding="utf-8")
-    bpe = train_char([path])
+def test_characters():
+    bpe = char_of(["naïve 中中", "丁 🙂"])
     assert bpe.vocab[:256] == sorted(ALPHABET) and bpe.vocab[-1] == EOT_TOKEN
     beginnings = ["丁".encode()[:2], "🙂".encode()[:2], "🙂".encode()[:3]]
     assert [bytes_of(token) for token in bpe.vocab[256:-1]] == [
@@ -163,25 +147,6 @@ def test_characters(tmp_path):
     text = "naïve 中丁🙂"
     assert [bpe.decode_bytes([i]).decode() for i in bpe.tokenize([text])[0]] == list(text)
     assert bpe.decode(bpe.tokenize(["élan 串 🙃"])[0]) == "élan 串 🙃"
-
-
-@pytest.mark.parametrize("train", [lambda files: train_bpe(files, vocab_size=300), train_char], ids=["bpe", "char"])
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "text.txt: expected a text file, found none"),
-        (b"", "text.txt: .* empty file"),
-        (b"one\ntwo\n\xff\n", "text.txt, line 3: expected UTF-8, got byte 0xff"),
-    ],
-)
-def test_bad_files_of_a_bpe(tmp_path, train, content, message):
-    path = tmp_path / "text.txt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        train([path])
-    with pytest.raises(InputError, match="got no file"):
-        train([])
 
 
 def test_training_needs_no_tensorflow():

@@ -1,7 +1,7 @@
-"""Trains vocabularies from text files."""
+"""Trains vocabularies from texts."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tokenizers import trainers
 
 from kerasformer.errors import InputError
 from kerasformer.text.bpe import ALPHABET, BPE, EOT_TOKEN
-from kerasformer.text.lines import read_blocks, read_lines
+from kerasformer.text.lines import read_lines
 from kerasformer.text.wordpiece import WordPiece
 
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -68,15 +68,6 @@ def wordpiece_of(
     return WordPiece(train(tokens, vocab_size), lowercase=lowercase)
 
 
-def train_bpe(files: Sequence[Path], **settings) -> BPE:
-    """`bpe_of` the text of UTF-8 files.
-
-    Raises:
-        InputError: a file is missing, empty or not UTF-8; and as `bpe_of`.
-    """
-    return bpe_of(_blocks(files), **settings)
-
-
 def bpe_of(texts: Iterable[str], *, vocab_size: int, min_frequency: int = 2, progress: bool = False) -> BPE:
     """Trains a byte-level BPE vocabulary: the 256 bytes, the most frequent pairs joined, and the end of text.
 
@@ -105,15 +96,6 @@ def bpe_of(texts: Iterable[str], *, vocab_size: int, min_frequency: int = 2, pro
     return BPE([*sorted(ids, key=ids.get), EOT_TOKEN], merges)
 
 
-def train_char(files: Sequence[Path]) -> BPE:
-    """`char_of` the text of UTF-8 files.
-
-    Raises:
-        InputError: a file is missing, empty or not UTF-8.
-    """
-    return char_of(_blocks(files))
-
-
 def char_of(texts: Iterable[str]) -> BPE:
     """Makes a vocabulary of characters, as a BPE whose merges only spell them, so that it can encode anything.
 
@@ -125,10 +107,6 @@ def char_of(texts: Iterable[str]) -> BPE:
     spelled = ["".join(letter[byte] for byte in char.encode()) for char in sorted(characters)]
     merges = dict.fromkeys((word[:end], word[end]) for word in spelled for end in range(1, len(word)))
     return BPE([*sorted(ALPHABET), *("".join(merge) for merge in merges), EOT_TOKEN], list(merges))
-
-
-def _blocks(files: Sequence[Path]) -> Iterator[str]:
-    return chain.from_iterable(map(read_blocks, _with_text(files)))
 
 
 def _with_text(files: Sequence[Path]) -> list[Path]:
