@@ -42,6 +42,22 @@ def bert_tiny() -> Path:
 
 
 @pytest.fixture(scope="session")
+def gpt_golden():
+    """What `transformers` computed with the random checkpoint `golden/gpt_tiny` (golden/make_gpt.py)."""
+    import numpy as np
+
+    return np.load(Path(__file__).parent / "golden" / "gpt_tiny.npz")
+
+
+@pytest.fixture(scope="module")
+def gpt():
+    """That checkpoint as a language model, whose weights no test changes."""
+    from kerasformer.training.tasks import CausalLM
+
+    return CausalLM.from_pretrained(Path(__file__).parent / "golden" / "gpt_tiny")
+
+
+@pytest.fixture(scope="session")
 def animals(tmp_path_factory) -> Path:
     """A table of 72 texts whose label, cat or dog, is the animal in them; a third of them are cats."""
     words, numbers = "the sat on mat mats a ran .".split(), random.Random(0)

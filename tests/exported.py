@@ -35,11 +35,21 @@ def in_session(version: Path) -> Call:
     return call
 
 
-def ops_of(version: Path) -> set[str]:
-    """The names of all operations of the graph and its functions."""
+def graph_of(version: Path) -> tf.compat.v1.GraphDef:
     [graph] = SavedModel.FromString((version / "saved_model.pb").read_bytes()).meta_graphs
-    nodes = [*graph.graph_def.node, *(node for f in graph.graph_def.library.function for node in f.node_def)]
-    return {node.op for node in nodes}
+    return graph.graph_def
+
+
+def nodes_of(graph: tf.compat.v1.GraphDef) -> list[tf.compat.v1.NodeDef]:
+    """The operations of a graph and its functions; what is named after one of these calls it, and is none."""
+    functions = {function.signature.name for function in graph.library.function}
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return [node for node in nodes if node.op not in functions]
+
+
+def ops_of(version: Path) -> set[str]:
+    """The names of all operations of an exported model."""
+    return {node.op for node in nodes_of(graph_of(version))}
 
 
 def strings(texts) -> np.ndarray:

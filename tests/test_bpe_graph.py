@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from exported import graph_of, nodes_of, ops_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from kerasformer.errors import InputError
 from kerasformer.serving.ops import refusal
@@ -272,15 +272,11 @@ def test_a_saved_model_gives_the_same(trained, exported):
 
 
 def test_a_saved_model_has_operations_of_every_server_and_no_mutable_state(exported):
-    graph = SavedModel.FromString((exported / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    functions = {function.signature.name for function in graph.library.function}
-    nodes = [node for node in nodes if node.op not in functions]
-    operations = {node.op for node in nodes}
+    operations = ops_of(exported)
     assert {"DecodeRaw", "LookupTableFindV2", "HashTableV2"} <= operations
     assert not [name for name in operations if "Mutable" in name or "PyFunc" in name or "Xla" in name]
     assert not [name for name in operations if not hasattr(tf.raw_ops, name)]  # no TF Text
-    assert not [complaint for node in nodes if (complaint := refusal(node))]
+    assert not [complaint for node in nodes_of(graph_of(exported)) if (complaint := refusal(node))]
 
 
 def test_the_real_vocabulary_on_real_text():

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from exported import nodes_of
 
 from kerasformer.generation.beam import search
 from kerasformer.generation.decoding import decode
 from kerasformer.generation.sampling import Rules
-from kerasformer.models.heads import CausalLM
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "gpt_tiny"
@@ -21,18 +21,8 @@ ROOM = 12
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return np.load(GOLDEN / "gpt_tiny.npz")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return CausalLM.from_pretrained(TINY)
-
-
-@pytest.fixture(scope="module")
-def prompts(golden, model):
-    return model.tokenizer.tokenize([str(prompt) for prompt in golden["prompts"]])
+def prompts(gpt_golden, gpt):
+    return gpt.tokenizer.tokenize([str(prompt) for prompt in gpt_golden["prompts"]])
 
 
 def padded(prompts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -60,9 +50,9 @@ def compiled(model, xla: bool):
 
 
 @pytest.fixture(scope="module")
-def run(model):
+def run(gpt):
     """Decodes prompts in a graph: the new ids of each."""
-    graph = compiled(model, xla=False)
+    graph = compiled(gpt, xla=False)
 
     def decode_in(prompts, function=graph, end_id=-1, **values) -> list[list[int]]:
         ids, lengths = function(*padded(prompts), rules(len(prompts), **values), tf.constant(end_id))
@@ -76,17 +66,17 @@ def eager(model):
 
 
 @pytest.mark.parametrize("way", [eager, lambda m: compiled(m, xla=False), lambda m: compiled(m, xla=True)])
-def test_prompts_of_different_lengths_continue_as_each_does_alone(way, golden, model, prompts, run):
-    function = way(model)
-    assert run(prompts, function) == golden["greedy"].tolist()
-    assert run(prompts, function, repetition_penalty=1.3) == golden["penalty"].tolist()
+def test_prompts_of_different_lengths_continue_as_each_does_alone(way, gpt_golden, gpt, prompts, run):
+    function = way(gpt)
+    assert run(prompts, function) == gpt_golden["greedy"].tolist()
+    assert run(prompts, function, repetition_penalty=1.3) == gpt_golden["penalty"].tolist()
 
 
-def test_a_row_ends_at_the_end_of_text_or_at_its_own_limit(golden, prompts, run):
-    expected = [row.tolist()[: row.tolist().index(73)] for row in golden["greedy"]]
+def test_a_row_ends_at_the_end_of_text_or_at_its_own_limit(gpt_golden, prompts, run):
+    expected = [row.tolist()[: row.tolist().index(73)] for row in gpt_golden["greedy"]]
     assert run(prompts, end_id=73) == expected
     limits = [3, 12, 1, 7]
-    expected = [row.tolist()[:limit] for row, limit in zip(golden["greedy"], limits, strict=True)]
+    expected = [row.tolist()[:limit] for row, limit in zip(gpt_golden["greedy"], limits, strict=True)]
     assert run(prompts, max_new_tokens=limits) == expected
 
 
@@ -101,34 +91,29 @@ def test_a_row_is_the_same_in_any_company(prompts, run):
         assert run([prompts[i]], **{n: [v[i]] for n, v in values.items()}) == [row]
 
 
-def test_a_row_without_tokens_disturbs_no_other(golden, prompts, run):
-    assert run([*prompts, []], max_new_tokens=[ROOM] * 4 + [0]) == [*golden["greedy"].tolist(), []]
+def test_a_row_without_tokens_disturbs_no_other(gpt_golden, prompts, run):
+    assert run([*prompts, []], max_new_tokens=[ROOM] * 4 + [0]) == [*gpt_golden["greedy"].tolist(), []]
 
 
-def test_no_operation_of_xla_is_left_in_a_graph(model):
+def test_no_operation_of_xla_is_left_in_a_graph(gpt):
     """TF Serving runs without XLA."""
     inputs = (tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.int32))
     of_rules = Rules(*(tf.TensorSpec((None,), tf.as_dtype(value.dtype)) for value in rules(1)))
-    graph = compiled(model, xla=False).get_concrete_function(*inputs, of_rules, tf.TensorSpec((), tf.int32)).graph
-    definition = graph.as_graph_def()
-    ops = {node.op for part in (definition, *definition.library.function) for node in nodes(part)}
+    graph = compiled(gpt, xla=False).get_concrete_function(*inputs, of_rules, tf.TensorSpec((), tf.int32)).graph
+    ops = {node.op for node in nodes_of(graph.as_graph_def())}
     assert "MatMul" in ops or "BatchMatMulV2" in ops
     assert not [op for op in ops if "xla" in op.lower()]
 
 
-def nodes(part):
-    return part.node if hasattr(part, "node") else part.node_def
-
-
 @pytest.mark.parametrize("num_beams", [2, 5])
-def test_beams_find_what_transformers_finds(num_beams, model):
+def test_beams_find_what_transformers_finds(num_beams, gpt):
     found = np.load(GOLDEN / "beams_tiny.npz")
     token_ids, padding_mask = np.maximum(found["prompts"], 0), (found["prompts"] >= 0).astype(np.int32)
 
     @tf.function
     def find(of_rules, length_penalty, end_id):
         sizes = {"num_beams": num_beams, "room": ROOM, "end_id": end_id}
-        return search(model.backbone, token_ids, padding_mask, of_rules, length_penalty, **sizes)
+        return search(gpt.backbone, token_ids, padding_mask, of_rules, length_penalty, **sizes)
 
     for (end_id, beams, length_penalty, repetition_penalty), expected in zip(
         found["cases"], found["found"], strict=True
@@ -141,24 +126,24 @@ def test_beams_find_what_transformers_finds(num_beams, model):
 
 
 @pytest.mark.parametrize(("name", "num_beams", "penalty"), [("beam4", 4, 1.0), ("beam3_short", 3, 0.0)])
-def test_beams_that_meet_no_end_find_what_transformers_finds(name, num_beams, penalty, golden, model, prompts):
+def test_beams_that_meet_no_end_find_what_transformers_finds(name, num_beams, penalty, gpt_golden, gpt, prompts):
     found = search(
-        model.backbone, *padded(prompts), rules(4), np.full(4, penalty, np.float32),
-        num_beams=num_beams, room=ROOM, end_id=model.tokenizer.eot_id,
+        gpt.backbone, *padded(prompts), rules(4), np.full(4, penalty, np.float32),
+        num_beams=num_beams, room=ROOM, end_id=gpt.tokenizer.eot_id,
     )  # fmt: skip
-    np.testing.assert_array_equal(found[0], golden[name])
+    np.testing.assert_array_equal(found[0], gpt_golden[name])
 
 
-def test_no_row_outgrows_the_positions_of_the_model(model, run):
+def test_no_row_outgrows_the_positions_of_the_model(gpt, run):
     room_left = 3
-    prompt = [65] * (model.backbone.config.max_length - room_left)
+    prompt = [65] * (gpt.backbone.config.max_length - room_left)
     short, long = run([[65], prompt])
     assert (len(short), len(long)) == (ROOM, room_left)
     assert [long] == run([prompt])
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="the jax extra is not installed")
-def test_jax_generates_the_same_without_tensorflow(prompts, run):
+def test_jax_generates_the_same_without_tensorflow(gpt_golden, prompts, run):
     program = f"""
 import sys
 from kerasformer.generation.generating import Generating
@@ -181,5 +166,5 @@ assert "tensorflow" not in sys.modules
     printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
     drawn, beams, changed = json.loads(printed)
     assert drawn == run(prompts, temperature=0.9, top_p=0.9, seed=[3, 4, 5, 6])
-    assert beams == np.load(GOLDEN / "gpt_tiny.npz")["beam4"].tolist()
+    assert beams == gpt_golden["beam4"].tolist()
     assert changed != run(prompts)  # the weights are inputs of what was compiled, not constants in it

@@ -23,11 +23,6 @@ PROMPTS = ["The cat sat on", "", " the dog 犬", "a" * 30, "Once"]
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return np.load(GOLDEN / "gpt_tiny.npz")
-
-
-@pytest.fixture(scope="module")
 def model() -> CausalLM:
     return CausalLM.from_pretrained(GOLDEN / "gpt_tiny", dtype="float32")
 
@@ -54,11 +49,11 @@ def drawn(call: Call, prompts: list[str], **given) -> list[bytes]:
 
 
 @pytest.mark.parametrize("loader", [in_python, in_session])
-def test_the_default_is_what_transformers_generates(version, golden, model, loader):
-    outputs = loader(version)("serving_default", prompt=strings(map(str, golden["prompts"])))
-    expected = [model.tokenizer.decode(row[row >= 0]) for row in golden["greedy"]]
+def test_the_default_is_what_transformers_generates(version, gpt_golden, model, loader):
+    outputs = loader(version)("serving_default", prompt=strings(map(str, gpt_golden["prompts"])))
+    expected = [model.tokenizer.decode(row[row >= 0]) for row in gpt_golden["greedy"]]
     assert [text.decode() for text in outputs["text"]] == expected
-    ended = np.where(golden["greedy"] == model.tokenizer.eot_id, -1, golden["greedy"])
+    ended = np.where(gpt_golden["greedy"] == model.tokenizer.eot_id, -1, gpt_golden["greedy"])
     np.testing.assert_array_equal(outputs["token_count"], (ended >= 0).sum(axis=1))
 
 

@@ -20,28 +20,18 @@ EXACT = {"max_new_tokens": 12, "precision": "float32", "xla": False}
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return np.load(GOLDEN / "gpt_tiny.npz")
+def prompts(gpt_golden):
+    return [str(prompt) for prompt in gpt_golden["prompts"]]
 
 
 @pytest.fixture(scope="module")
-def model():
-    return CausalLM.from_pretrained(TINY)
+def texts(gpt_golden, gpt):
+    return [gpt.tokenizer.decode(row) for row in gpt_golden["greedy"]]
 
 
-@pytest.fixture(scope="module")
-def prompts(golden):
-    return [str(prompt) for prompt in golden["prompts"]]
-
-
-@pytest.fixture(scope="module")
-def texts(golden, model):
-    return [model.tokenizer.decode(row) for row in golden["greedy"]]
-
-
-def test_texts_are_continued_as_transformers_does(model, prompts, texts):
-    assert model.generate(prompts, **EXACT) == texts
-    assert model.generate(prompts[1], **EXACT) == texts[1]
+def test_texts_are_continued_as_transformers_does(gpt, prompts, texts):
+    assert gpt.generate(prompts, **EXACT) == texts
+    assert gpt.generate(prompts[1], **EXACT) == texts[1]
 
 
 @pytest.mark.parametrize(
@@ -52,63 +42,63 @@ def test_texts_are_continued_as_transformers_does(model, prompts, texts):
         ("beam3_short", {"num_beams": 3, "length_penalty": 0.0}),
     ],
 )
-def test_ids_are_continued_as_transformers_does(name, values, golden, model, prompts):
-    ids = model.tokenizer.tokenize(prompts)
-    assert model.generate(ids, **values, **EXACT) == golden[name].tolist()
-    assert model.generate(np.array(ids[2]), **values, **EXACT) == golden[name][2].tolist()
+def test_ids_are_continued_as_transformers_does(name, values, gpt_golden, gpt, prompts):
+    ids = gpt.tokenizer.tokenize(prompts)
+    assert gpt.generate(ids, **values, **EXACT) == gpt_golden[name].tolist()
+    assert gpt.generate(np.array(ids[2]), **values, **EXACT) == gpt_golden[name][2].tolist()
 
 
-def test_a_stream_is_the_text_piece_by_piece(model, prompts, texts):
-    pieces = list(model.stream(prompts[0], **EXACT))
+def test_a_stream_is_the_text_piece_by_piece(gpt, prompts, texts):
+    pieces = list(gpt.stream(prompts[0], **EXACT))
     assert "".join(pieces) == texts[0] and len(pieces) > 6
-    ids = model.tokenizer.tokenize(prompts)[0]
-    assert list(model.stream(ids, **EXACT)) == model.generate(ids, **EXACT)
+    ids = gpt.tokenizer.tokenize(prompts)[0]
+    assert list(gpt.stream(ids, **EXACT)) == gpt.generate(ids, **EXACT)
 
 
-def test_drawn_texts_depend_on_prompt_and_seed_alone(model, prompts):
+def test_drawn_texts_depend_on_prompt_and_seed_alone(gpt, prompts):
     values = {**EXACT, "temperature": 1.0, "top_k": 50, "top_p": 0.95}
-    together = model.generate(prompts, seed=7, **values)
-    assert together == [model.generate(prompt, seed=7, **values) for prompt in prompts]
-    assert "".join(model.stream(prompts[0], seed=7, **values)) == together[0]
-    several = model.generate([prompts[0]] * 3, seed=[1, 2, 1], **values)
+    together = gpt.generate(prompts, seed=7, **values)
+    assert together == [gpt.generate(prompt, seed=7, **values) for prompt in prompts]
+    assert "".join(gpt.stream(prompts[0], seed=7, **values)) == together[0]
+    several = gpt.generate([prompts[0]] * 3, seed=[1, 2, 1], **values)
     assert several[0] == several[2] != several[1]
-    assert len(set(model.generate([prompts[0]] * 3, **values))) == 3
+    assert len(set(gpt.generate([prompts[0]] * 3, **values))) == 3
 
 
-def test_top_k_alone_draws_at_temperature_one(model, prompts):
+def test_top_k_alone_draws_at_temperature_one(gpt, prompts):
     values = {**EXACT, "seed": 1, "top_k": 40}
-    assert model.generate(prompts, **values) == model.generate(prompts, temperature=1.0, **values)
-    assert model.generate(prompts, temperature=0, **values) == model.generate(prompts, **EXACT)
+    assert gpt.generate(prompts, **values) == gpt.generate(prompts, temperature=1.0, **values)
+    assert gpt.generate(prompts, temperature=0, **values) == gpt.generate(prompts, **EXACT)
 
 
-def test_a_stop_string_ends_the_text_across_borders_of_tokens(model, prompts, texts):
-    tokens = [model.tokenizer.decode([i]) for i in model.tokenizer.tokenize([texts[0]])[0]]
+def test_a_stop_string_ends_the_text_across_borders_of_tokens(gpt, prompts, texts):
+    tokens = [gpt.tokenizer.decode([i]) for i in gpt.tokenizer.tokenize([texts[0]])[0]]
     stop = texts[0][5:9]
     assert stop not in tokens and texts[0].index(stop) == 5
-    assert model.generate(prompts, stop=["never", stop], **EXACT)[0] == texts[0][:5]
-    assert "".join(model.stream(prompts[0], stop=stop, **EXACT)) == texts[0][:5]
+    assert gpt.generate(prompts, stop=["never", stop], **EXACT)[0] == texts[0][:5]
+    assert "".join(gpt.stream(prompts[0], stop=stop, **EXACT)) == texts[0][:5]
 
 
-def test_an_empty_prompt_starts_from_the_end_of_text(model):
-    end = model.tokenizer.eot_id
-    assert model.generate("", **EXACT) == model.tokenizer.decode(model.generate([end], **EXACT))
-    assert model.generate([[]], **EXACT) == model.generate([[end]], **EXACT)
+def test_an_empty_prompt_starts_from_the_end_of_text(gpt):
+    end = gpt.tokenizer.eot_id
+    assert gpt.generate("", **EXACT) == gpt.tokenizer.decode(gpt.generate([end], **EXACT))
+    assert gpt.generate([[]], **EXACT) == gpt.generate([[end]], **EXACT)
 
 
-def test_of_a_long_prompt_the_end_is_read(model):
+def test_of_a_long_prompt_the_end_is_read(gpt):
     long = list(range(100))
     with pytest.raises(InputError, match="at most 40 tokens together"):
-        model.generate(long, **EXACT)
-    assert model.generate(long, truncate_prompt=True, **EXACT) == model.generate(long[-28:], **EXACT)
+        gpt.generate(long, **EXACT)
+    assert gpt.generate(long, truncate_prompt=True, **EXACT) == gpt.generate(long[-28:], **EXACT)
 
 
-def test_like_lengths_share_what_is_compiled(model, monkeypatch):
+def test_like_lengths_share_what_is_compiled(gpt, monkeypatch):
     traces = []
-    extend = type(model.backbone).extend
+    extend = type(gpt.backbone).extend
     monkeypatch.setattr(
-        type(model.backbone), "extend", lambda self, *args, **kwargs: traces.append(1) or extend(self, *args, **kwargs)
+        type(gpt.backbone), "extend", lambda self, *args, **kwargs: traces.append(1) or extend(self, *args, **kwargs)
     )
-    fresh = CausalLM(model.backbone, model.tokenizer)
+    fresh = CausalLM(gpt.backbone, gpt.tokenizer)
     fresh.generate([[5, 6, 7], [8]], **EXACT)
     assert len(traces) == 2  # the prompt, and a token
     fresh.generate([[5] * 15, [8, 9]], **{**EXACT, "max_new_tokens": 5}, temperature=0.3, top_p=0.4, seed=3)
@@ -184,27 +174,27 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("values", "message"), REFUSED, ids=[str(values) for values, _ in REFUSED])
-def test_refused(values, message, model):
+def test_refused(values, message, gpt):
     with pytest.raises(InputError, match=f"expected .*{message}.*; ") as caught:
-        model.generate(**{"prompts": "a", "max_new_tokens": 3, **values})
+        gpt.generate(**{"prompts": "a", "max_new_tokens": 3, **values})
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_stream_refuses_is_told_at_once(model):
+def test_what_a_stream_refuses_is_told_at_once(gpt):
     with pytest.raises(InputError, match="one prompt, got a list"):
-        model.stream(["a", "b"], 3)
+        gpt.stream(["a", "b"], 3)
     with pytest.raises(InputError, match="top_p"):
-        model.stream("a", 3, top_p=2)
+        gpt.stream("a", 3, top_p=2)
 
 
-def test_a_model_without_tokenizer_takes_ids_alone(model, golden, prompts):
-    bare = CausalLM(model.backbone)
+def test_a_model_without_tokenizer_takes_ids_alone(gpt, gpt_golden, prompts):
+    bare = CausalLM(gpt.backbone)
     with pytest.raises(InputError, match="no tokenizer"):
         bare.generate("a")
     with pytest.raises(InputError, match="no tokenizer"):
         bare.generate([[]])
-    ids = model.tokenizer.tokenize(prompts)
-    assert bare.generate(ids, **EXACT) == golden["greedy"].tolist()
+    ids = gpt.tokenizer.tokenize(prompts)
+    assert bare.generate(ids, **EXACT) == gpt_golden["greedy"].tolist()
 
 
 @pytest.mark.parametrize("family", [f for f in families().values() if "CausalLM" in f.architectures])

@@ -27,19 +27,14 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 SIZES = {"vocab_size": 30, "num_layers": 2, "num_heads": 2, "dim": 8, "mlp_dim": 12, "max_length": 16}
 
 
-@pytest.fixture(scope="module")
-def golden():
-    return np.load(GOLDEN / "gpt_tiny.npz")
-
-
 def inputs_of(golden) -> dict[str, np.ndarray]:
     return {name: golden[name] for name in GPT.input_names}
 
 
-def test_logits_equal_those_of_transformers(golden):
-    real = golden["padding_mask"].astype(bool)
-    ours = np.asarray(CausalLM.from_pretrained(TINY)(inputs_of(golden)))
-    np.testing.assert_allclose(ours[real], golden["logits"][real], **TOLERANCE)
+def test_logits_equal_those_of_transformers(gpt_golden):
+    real = gpt_golden["padding_mask"].astype(bool)
+    ours = np.asarray(CausalLM.from_pretrained(TINY)(inputs_of(gpt_golden)))
+    np.testing.assert_allclose(ours[real], gpt_golden["logits"][real], **TOLERANCE)
 
 
 def test_the_shape_of_124m_equals_transformers():
@@ -50,15 +45,15 @@ def test_the_shape_of_124m_equals_transformers():
     np.testing.assert_allclose(logits, golden["logits"], rtol=1e-4, atol=1e-4 * np.abs(golden["logits"]).max())
 
 
-def test_a_classifier_reads_the_last_real_token_as_transformers_does(golden, tmp_path):
+def test_a_classifier_reads_the_last_real_token_as_transformers_does(gpt_golden, tmp_path):
     model = Classifier(GPT.from_pretrained(TINY), ["a", "b", "c"])
     weights.apply(
         {"head/kernel": model.head.kernel},
         model.backbone.table.heads["Classifier"],
-        {"score.weight": golden["score"]},
+        {"score.weight": gpt_golden["score"]},
         "",
     )
-    np.testing.assert_allclose(model(inputs_of(golden)), golden["classes"], **TOLERANCE)
+    np.testing.assert_allclose(model(inputs_of(gpt_golden)), gpt_golden["classes"], **TOLERANCE)
 
 
 def test_what_we_write_holds_the_tensors_that_transformers_wrote(tmp_path):
@@ -74,8 +69,8 @@ def test_what_we_write_holds_the_tensors_that_transformers_wrote(tmp_path):
     assert our_config.items() <= their_config.items()
 
 
-def test_reading_in_parts_equals_reading_at_once(golden):
-    model, ids = CausalLM.from_pretrained(TINY).backbone, golden["token_ids"]
+def test_reading_in_parts_equals_reading_at_once(gpt_golden):
+    model, ids = CausalLM.from_pretrained(TINY).backbone, gpt_golden["token_ids"]
     batch, length = ids.shape
     places = np.broadcast_to(np.arange(length), (batch, length))
     caches, visible, parts = model.empty_caches(batch, length), np.ones((batch, length), np.int32), []
@@ -86,8 +81,8 @@ def test_reading_in_parts_equals_reading_at_once(golden):
     np.testing.assert_allclose(np.concatenate(parts, axis=1), at_once, **TOLERANCE)
 
 
-def test_padding_on_the_left_changes_nothing(golden):
-    model, ids = CausalLM.from_pretrained(TINY).backbone, golden["token_ids"][:1, :7]
+def test_padding_on_the_left_changes_nothing(gpt_golden):
+    model, ids = CausalLM.from_pretrained(TINY).backbone, gpt_golden["token_ids"][:1, :7]
     pad, room = 4, 16
     padded = np.concatenate([np.full((1, pad), 3, np.int32), ids], axis=1)
     positions = np.maximum(np.arange(padded.shape[1])[None] - pad, 0)
@@ -134,16 +129,16 @@ def test_an_encoder_predicts_no_next_token():
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="the jax extra is not installed")
-def test_jax_computes_the_same_without_tensorflow(tmp_path, golden):
+def test_jax_computes_the_same_without_tensorflow(tmp_path, gpt_golden):
     program = f"""
 import sys, numpy as np
 from kerasformer.models.heads import CausalLM
-golden = np.load({str(GOLDEN / "gpt_tiny.npz")!r})
+gpt_golden = np.load({str(GOLDEN / "gpt_tiny.npz")!r})
 model = CausalLM.from_pretrained({str(TINY)!r})
-np.save({str(tmp_path / "logits.npy")!r}, model({{name: golden[name] for name in model.input_names}}))
+np.save({str(tmp_path / "logits.npy")!r}, model({{name: gpt_golden[name] for name in model.input_names}}))
 assert "tensorflow" not in sys.modules
 """
     environment = {"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
-    ours = CausalLM.from_pretrained(TINY)(inputs_of(golden))
+    ours = CausalLM.from_pretrained(TINY)(inputs_of(gpt_golden))
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), ours, **TOLERANCE)

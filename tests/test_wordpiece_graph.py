@@ -4,9 +4,9 @@ from functools import cache
 import numpy as np
 import pytest
 import tensorflow as tf
+from exported import ops_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from kerasformer.errors import InputError
 from kerasformer.text.wordpiece import WordPiece
@@ -194,9 +194,7 @@ def test_a_saved_model_gives_the_same_rows(exported):
 
 
 def test_a_saved_model_has_core_operations_alone_and_no_mutable_state(exported):
-    graph = SavedModel.FromString((exported / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    operations = {node.op for node in nodes} - {function.signature.name for function in graph.library.function}
+    operations = ops_of(exported)
     assert {"UnicodeDecode", "LookupTableFindV2", "HashTableV2"} <= operations
     assert not [name for name in operations if not hasattr(tf.raw_ops, name)]
     assert not [name for name in operations if "Mutable" in name or "PyFunc" in name or "Xla" in name]
