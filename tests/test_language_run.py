@@ -107,6 +107,9 @@ def test_a_run_is_evaluated_on_other_text(run, tmp_path):
     found = evaluate_run(recipe.folder, (tmp_path / "held_out.txt",))
     assert found.keys() == {"loss", "perplexity", "bits_per_byte"}
     assert found["loss"] == pytest.approx(figures["val_loss"], abs=0.3)
+    (tmp_path / "short.txt").write_text("the cat")
+    with pytest.raises(InputError, match="short.txt: expected more than max_length tokens, 16, got 8; add text"):
+        evaluate_run(recipe.folder, (tmp_path / "short.txt",))
 
 
 def test_tensorboard_shows_steps_and_evaluations(run):

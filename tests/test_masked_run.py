@@ -114,6 +114,21 @@ def test_texts_of_one_row_each_are_masked_and_learned_from():
     assert found == pytest.approx(losses[labels >= 0].mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("head", "folder", "said"),
+    [
+        (kf.CausalLM, "gpt_tiny", "token_ids, padding_mask to predict the logits of, got a list; call generate to"),
+        (kf.MaskedLM, "bert_masked", "token_ids, segment_ids, padding_mask .* got a list; call tokenizer.in_graph"),
+    ],
+)
+def test_texts_are_not_what_predict_takes(head, folder, said):
+    model = head.from_pretrained(GOLDEN / folder)
+    with pytest.raises(InputError, match=f"expected a dict of {said}"):
+        model.predict(["the cat"])
+    inputs = model.tokenizer.in_graph()(tf.constant(["a", "cat"]), max_length=8)
+    assert model.predict(inputs, verbose=0).shape == (2, inputs["token_ids"].shape[1], model.tokenizer.vocab_size)
+
+
 def test_training_in_python(text, tmp_path):
     tokenizer = train_wordpiece([text], vocab_size=40)
     data = {"tokenizer": tokenizer, "max_length": 20, "batch_size": 8}

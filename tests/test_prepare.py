@@ -237,8 +237,8 @@ def test_a_text_can_spell_the_end_of_text():
             "a.txt",
             b"caf\xc3",
             {},
-            "a.txt:1: byte 0xc3 is not utf-8; name the encoding of the file, such as latin-1, with "
-            "--encoding (encoding= in Python)",
+            "a.txt:1: byte 0xc3 is not utf-8; name the encoding of the file, such as latin-1 "
+            "(--data.encoding of train, --encoding of prepare and tokenizer, encoding= in Python)",
         ),
         ("a.txt", "text", {"encoding": "klingon"}, "unknown encoding 'klingon'; expected one such as utf-8"),
         ("a.txt", "text", {"encoding": "hex"}, "unknown encoding 'hex'; expected one such as utf-8"),
@@ -250,7 +250,8 @@ def test_a_text_can_spell_the_end_of_text():
             '{"text": "a"}\n{"body": 1}',
             {},
             "a.jsonl:2: expected one column 'text', found none among 'body'; "
-            "name the texts with --text-column (text_column= in Python)",
+            "name that of the texts (--data.text_column of train, --text-column of prepare and tokenizer, text_column= "
+            "in Python)",
         ),
         ("a.jsonl", '{"text": "a"}\n\n{"text": null}', {}, "a.jsonl:3: the text is missing; mend or remove it"),
         ("a.jsonl", '{"text": 3}', {}, "a.jsonl:1: the text is not a string but of type int"),
@@ -311,7 +312,7 @@ def test_an_output_in_use_is_refused():
 def test_parquet_without_the_column_is_refused():
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"body": ["a"]}), "a.parquet")
-    assert "a.parquet: expected one column 'text', found none among 'body'; name the texts" in refusal("a.parquet")
+    assert "a.parquet: expected one column 'text', found none among 'body'; name that of" in refusal("a.parquet")
     parquet.write_table(pyarrow.table({"text": ["a", None]}), "a.parquet")
     assert "a.parquet: row 2: the text is missing" in refusal("a.parquet")
 

@@ -168,8 +168,7 @@ def test_an_iterator_that_is_dropped_early_does_not_hang():
         ({"split": "test"}, "corpus: expected a split among train, got 'test'; name one of them"),
         (
             {"max_length": 200},
-            "corpus: expected more than max_length tokens, 200, in the train split, got 200; add text or lower "
-            "max_length",
+            "corpus: expected more than max_length tokens, 200, got 200; add text or lower max_length",
         ),
     ],
 )

@@ -29,8 +29,10 @@ from kerasformer.errors import InputError
 TRAIN, VALIDATION = "train", "validation"
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 KINDS = ".txt, .jsonl (each also as .gz), .parquet, or a folder of them"
-ENCODING_FLAG = "--encoding"
-_REMEDY = "name the texts with --text-column (text_column= in Python)"
+_REMEDY = (
+    "name that of the texts (--data.text_column of train, --text-column of prepare and tokenizer, text_column= in "
+    "Python)"
+)
 _ROWS = 256  # of a Parquet file, read at a time
 # Where a text is cut: behind the last character that white space follows. A tokenizer that splits at white space makes
 # the same tokens of the parts as of the whole.
@@ -134,7 +136,7 @@ class Texts:
                 yield Piece(split, text, begins=number == 0, ends=False)
 
     def _text(self, path: Path) -> Iterator[str]:
-        return read_text(path, self.encoding, ENCODING_FLAG)
+        return read_text(path, self.encoding)
 
     def _documents(self, path: Path) -> Iterator[Iterable[str]]:
         """The documents of a file, each in chunks that are to be read before the next."""
@@ -151,10 +153,10 @@ class Texts:
         """Where each document stands, and its text."""
         match kind_of(path):
             case ".txt":
-                for number, line in enumerate(read_lines(path, self.encoding, ENCODING_FLAG), start=1):
+                for number, line in enumerate(read_lines(path, self.encoding), start=1):
                     yield f"{path}:{number}", line.removesuffix("\r")
             case ".jsonl":
-                for origin, record in read_json_lines(path, self.encoding, ENCODING_FLAG):
+                for origin, record in read_json_lines(path, self.encoding):
                     if not isinstance(record, Mapping):
                         kind = type(record).__name__
                         raise InputError(f"{origin}: expected an object of named values, found a {kind}")

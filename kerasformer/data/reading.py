@@ -13,7 +13,6 @@ from typing import Any
 from kerasformer.errors import InputError
 
 CHUNK_BYTES = 2**15
-ENCODING_FLAG = "--data.encoding"
 
 
 def kind_of(path: Path) -> str:
@@ -21,11 +20,8 @@ def kind_of(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def read_text(path: Path, encoding: str = "utf-8", flag: str = ENCODING_FLAG) -> Iterator[str]:
+def read_text(path: Path, encoding: str = "utf-8") -> Iterator[str]:
     """Yields the text of a file in chunks, exactly as written but for a byte order mark.
-
-    Args:
-        flag: with which the command line is told of an encoding.
 
     Raises:
         InputError: the file cannot be read, unpacked or decoded.
@@ -45,7 +41,8 @@ def read_text(path: Path, encoding: str = "utf-8", flag: str = ENCODING_FLAG) ->
                 byte = error.object[error.start]
                 raise InputError(
                     f"{path}:{line}: byte 0x{byte:02x} is not {encoding}; "
-                    f"name the encoding of the file, such as latin-1, with {flag} (encoding= in Python)"
+                    "name the encoding of the file, such as latin-1 (--data.encoding of train, --encoding of prepare "
+                    "and tokenizer, encoding= in Python)"
                 ) from error
             line += text.count("\n")
             if text and not begun:
@@ -54,14 +51,14 @@ def read_text(path: Path, encoding: str = "utf-8", flag: str = ENCODING_FLAG) ->
                 yield text
 
 
-def read_lines(path: Path, encoding: str = "utf-8", flag: str = ENCODING_FLAG) -> Iterator[str]:
+def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
     """Yields the lines of a file, which end at a line feed alone, without it.
 
     Raises:
         InputError: as `read_text`.
     """
     begun: list[str] = []
-    for chunk in read_text(path, encoding, flag):
+    for chunk in read_text(path, encoding):
         head, *lines = chunk.split("\n")
         begun.append(head)
         for line in lines:
@@ -70,13 +67,13 @@ def read_lines(path: Path, encoding: str = "utf-8", flag: str = ENCODING_FLAG) -
     yield "".join(begun)
 
 
-def read_json_lines(path: Path, encoding: str = "utf-8", flag: str = ENCODING_FLAG) -> Iterator[tuple[str, Any]]:
+def read_json_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[str, Any]]:
     """Yields what each line that is not blank holds, and where it stands ("news.jsonl:17").
 
     Raises:
         InputError: as `read_text`, or a line is no JSON.
     """
-    for number, line in enumerate(read_lines(path, encoding, flag), start=1):
+    for number, line in enumerate(read_lines(path, encoding), start=1):
         if not line.strip():
             continue
         origin = f"{path}:{number}"

@@ -89,9 +89,10 @@ class Windows:
         stream: Split = self.corpus.split(split)
         self.tokens, self.bytes = stream.counts.tokens, stream.counts.bytes
         if self.tokens <= max_length:
+            where = f" in the {split} split," if len(self.corpus.splits) > 1 else ""
             raise InputError(
-                f"{self.corpus.name}: expected more than max_length tokens, {max_length}, in the {split} split, "
-                f"got {self.tokens}; add text or lower max_length"
+                f"{self.corpus.name}: expected more than max_length tokens, {max_length},{where} got {self.tokens}; "
+                "add text or lower max_length"
             )
         self._arrays = [array for array in stream.arrays if len(array)]
         self._offsets = np.cumsum([0, *map(len, self._arrays)])  # where each array starts in the stream

@@ -1,7 +1,7 @@
 """The heads as users train them: those of `models.heads`, with the training step of `training.step`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -71,6 +71,7 @@ class TokenLoss(TrainingStep):
     """
 
     few = False  # of the labels are to be predicted
+    for_texts: ClassVar[str]  # what to do with them instead of `predict`
 
     def output_states(self, hidden_states: tf.Tensor) -> tf.Tensor:
         """[B, T, D] -> [B, T, D]."""
@@ -117,6 +118,15 @@ class TokenLoss(TrainingStep):
         settings = {"bias": self.output_bias, "few": self.few, "gradients": training}
         return summed_crossentropy(states, table, labels, weights, **settings)
 
+    def predict(self, x: Any, *args, **kwargs) -> np.ndarray:
+        """Keras's `predict`: logits [N, T, V] of inputs by name."""
+        if isinstance(x, Sequence | np.ndarray):
+            raise InputError(
+                f"expected a dict of {', '.join(self.input_names)} to predict the logits of, got a {type(x).__name__}; "
+                f"{self.for_texts}"
+            )
+        return super().predict(x, *args, **kwargs)
+
     def weights_of(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
         """See TrainingStep; what is not to be predicted weighs nothing."""
         return tf.where(labels < 0, 0.0, super().weights_of(labels, sample_weight))
@@ -159,12 +169,14 @@ class CausalLM(TokenLoss, Generating, heads.CausalLM):
     """Predicts the next token and continues texts; see `models.heads.CausalLM` and `generation.generating`."""
 
     batches_class = Windows
+    for_texts = "call generate to continue texts"
 
 
 class MaskedLM(TokenLoss, heads.MaskedLM):
     """Predicts hidden tokens from those around them; see `models.heads.MaskedLM`."""
 
     batches_class = MaskedWindows
+    for_texts = "call tokenizer.in_graph() with texts to get them"
     few = True
 
     def output_states(self, hidden_states: tf.Tensor) -> tf.Tensor:
