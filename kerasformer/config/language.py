@@ -91,7 +91,7 @@ class TextTrain(Training):
     beta_2: float | None = None
     """Of adamw and muon, 0.95 by default; of lamb, 0.999; and of lion, 0.99."""
     evaluate_every: int = 0
-    """Steps between evaluations, which has to divide `steps`; 0: one evaluation, at the end."""
+    """Steps between evaluations, of which the last is at the end; 0: that one alone."""
     evaluation_batches: int = 0
     """How much of the validation set they read; 0 for all. The final figures are of all."""
     steps_per_execution: int = 1
@@ -133,11 +133,6 @@ class TextRecipe(Run):
             raise InputError(
                 "expected --train.evaluate_every 0 with --train.epochs, as each ends with an evaluation, "
                 f"got {train.evaluate_every}; set it to 0"
-            )
-        if train.evaluate_every and train.steps % train.evaluate_every:
-            raise InputError(
-                f"expected --train.evaluate_every to divide --train.steps, got {train.evaluate_every} and "
-                f"{train.steps}; change one of them"
             )
 
     def _check_model(self) -> None:

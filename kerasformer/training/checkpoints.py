@@ -251,14 +251,14 @@ class Checkpoints(keras.callbacks.Callback):
             self.stopping.stop(step)
 
     def _at_epoch_end(self) -> bool:
-        steps = (self.params or {}).get("steps")
-        return bool(steps) and steps_made(self.model.optimizer) % steps == 0
+        params, step = self.params or {}, steps_made(self.model.optimizer)
+        return bool(params.get("steps")) and (step % params["steps"] == 0 or step == params.get("total_steps"))
 
     def _apply(self, checkpoint: Checkpoint, model: keras.Model) -> dict[str, np.ndarray]:
         """Gives a model the state of a checkpoint; returns the running means, which Keras is to reset first."""
         arrays, metrics = checkpoint.arrays()
         state.assign(state.variables_of(model), arrays, str(checkpoint.folder))
-        return metrics
+        return {} if checkpoint.finished else metrics  # the last evaluation's
 
     def _build_metrics(self) -> None:
         """Gives metrics their variables, which Keras does at a first batch."""

@@ -112,6 +112,7 @@ class Fitting:
         initial_epoch: int = 0,
         initial_step: int = 0,
         steps_per_epoch: int | None = None,
+        total_steps: int | None = None,
         validation_data: Any = None,
         class_weight: dict[int, float] | None = None,
         **kwargs,
@@ -120,6 +121,7 @@ class Fitting:
 
         Args:
             initial_step: of such data: where to go on, counted over all epochs.
+            total_steps: of such data: where to end, within the last epoch; whole executions.
 
         Raises:
             InputError: data that are not for this model, a batch that replicas and micro-batches do not divide, or an
@@ -151,30 +153,31 @@ class Fitting:
             return distributed(self.distribute_strategy, dataset)
 
         kwargs["shuffle"] = False  # they are in order already
-        epoch, place = divmod(first, steps)
-        if not place:
-            kwargs |= {"initial_epoch": epoch, "epochs": epochs, "steps_per_epoch": steps}
-            return super().fit(data(first, epochs * steps - first), *args, **kwargs)
-        return self._fit_on(data, first, epochs, steps, *args, **kwargs)
+        total = total_steps or epochs * steps
+        if first >= total or first % steps == total % steps == 0:
+            kwargs |= {"initial_epoch": -(-first // steps), "epochs": -(-total // steps), "steps_per_epoch": steps}
+            return super().fit(data(first, total - first), *args, **kwargs)
+        return self._fit_parts(data, first, total, steps, *args, **kwargs)
 
-    def _fit_on(
-        self, data: Callable[[int, int], Any], first: int, epochs: int, steps: int, *args, **kwargs
+    def _fit_parts(
+        self, data: Callable[[int, int], Any], first: int, total: int, steps: int, *args, **kwargs
     ) -> keras.callbacks.History:
-        """The rest of an epoch, then the others, in what callbacks see as one training."""
-        epoch, place = divmod(first, steps)
-        verbose = kwargs.get("verbose", "auto")
-        shown = {"add_history": True, "add_progbar": verbose != 0, "verbose": verbose, "epochs": epochs, "steps": steps}
+        """The rest of an epoch, whole ones and the begin of one, in what callbacks see as one training."""
+        verbose, epochs = kwargs.get("verbose", "auto"), -(-total // steps)
+        shown = {"add_history": True, "add_progbar": verbose != 0, "verbose": verbose}
+        shown |= {"epochs": epochs, "steps": steps, "total_steps": total}
         callbacks = kwargs["callbacks"] = _OneTraining(kwargs.pop("callbacks", None), model=self, **shown)
-        rest = steps - place
+        # Where the epochs change their length, which is one for each `fit`.
+        ends = sorted({min(-(-first // steps) * steps, total), total // steps * steps, total})
         with _unfinished(self.optimizer):
-            history = super().fit(
-                data(first, rest), *args, initial_epoch=epoch, epochs=epoch + 1, steps_per_epoch=rest, **kwargs
-            )
-        if epoch + 1 < epochs and not self.stop_training:
-            others = {"initial_epoch": epoch + 1, "epochs": epochs, "steps_per_epoch": steps}
-            history = super().fit(data(first + rest, epochs * steps - first - rest), *args, **others, **kwargs)
-        else:
-            self.optimizer.finalize_variable_values(self.trainable_variables)
+            for end in (end for end in ends if end > first):
+                epoch, length = first // steps, min(end - first, steps)
+                others = {"initial_epoch": epoch, "epochs": -(-end // steps), "steps_per_epoch": length}
+                history = super().fit(data(first, end - first), *args, **others, **kwargs)
+                first = end
+                if self.stop_training:
+                    break
+        self.optimizer.finalize_variable_values(self.trainable_variables)
         callbacks.end()
         return history
 

@@ -102,7 +102,9 @@ def job(recipe: TextRecipe, source: Sequence[Path], policy: str) -> Job:
         evaluation=Perplexity(validation, settings.evaluation_batches or None) if validation else None,
         figures=figures,
         # No execution goes on past an evaluation, nor from batches of one size to those of another.
-        steps_per_execution=math.gcd(settings.steps_per_execution, interval, *(count for _, count in data.batch_ramp)),
+        steps_per_execution=math.gcd(
+            settings.steps_per_execution, interval, steps, *(count for _, count in data.batch_ramp)
+        ),
         shown=shown,
     )
 

@@ -25,7 +25,7 @@ class Training:
 
     Args:
         steps: of the whole.
-        interval: steps of an epoch.
+        interval: steps of an epoch, but for the last one.
 
     Raises:
         InputError: checkpoints that are damaged, or of a run on other data.
@@ -93,7 +93,7 @@ class Training:
                 logger.info("going on from step %d of %d", first, self.steps)
             finite = Finite(self.training.describe, checkpoints if settings.on_nan == "rewind" else None)
             callbacks = [*callbacks, finite, checkpoints]
-            kwargs |= {"epochs": self.steps // self.interval, "steps_per_epoch": self.interval, "initial_step": first}
+            kwargs |= {"steps_per_epoch": self.interval, "total_steps": self.steps, "initial_step": first}
             try:
                 model.fit(self.training, callbacks=callbacks, verbose=0, **kwargs)
             except Stopped:
