@@ -92,6 +92,28 @@ def test_of_a_long_prompt_the_end_is_read(gpt):
     assert gpt.generate(long, truncate_prompt=True, **EXACT) == gpt.generate(long[-28:], **EXACT)
 
 
+def test_a_text_that_slides_goes_on_from_the_last_half_of_the_positions(gpt):
+    positions, values = gpt.backbone.config.max_length, {"precision": "float32", "xla": False}
+    prompts = [[65, 66], list(range(35)), list(range(100))]  # the last one is too long
+    rows = [list(prompt) for prompt in prompts]
+    rows[2] = rows[2][-positions // 2 :]
+    expected = [[], [], []]
+    while min(map(len, expected)) < 70:
+        for row, made in zip(rows, expected, strict=True):
+            made += (new := gpt.generate(row, positions - len(row), **values))
+            row[:] = (row + new)[-positions // 2 :]
+    found = gpt.generate(prompts, 70, slide=True, **values)
+    assert found == [made[:70] for made in expected]
+    assert list(gpt.stream(prompts[1], 70, slide=True, **values)) == found[1]
+    text = "the cat"
+    drawn = {**values, "slide": True, "temperature": 1.0, "seed": 3}
+    together = gpt.generate([text, text + " sat on the mat"], 90, **drawn)
+    assert together[0] == gpt.generate(text, 90, **drawn) == "".join(gpt.stream(text, 90, **drawn))
+    assert gpt.generate(text, 20, **drawn) == gpt.generate(text, 20, **{**drawn, "slide": False})
+    stop = together[0][50:53]
+    assert gpt.generate(text, 90, stop=stop, **drawn) == together[0][: together[0].index(stop)]
+
+
 def test_like_lengths_share_what_is_compiled(gpt, monkeypatch):
     traces = []
     extend = type(gpt.backbone).extend
@@ -157,6 +179,7 @@ REFUSED = [
     ({"num_beams": 1000}, "num_beams as a whole number .*of at most 135"),
     ({"num_beams": 2, "temperature": 1.0}, "beams or drawn tokens, got num_beams=2 and temperature=1"),
     ({"num_beams": 2, "top_k": 5}, "beams or drawn tokens"),
+    ({"num_beams": 2, "slide": True}, "no slide with beams, got num_beams=2"),
     ({"length_penalty": float("inf")}, "length_penalty as a number, got inf"),
     ({"stop": ""}, "stop strings of a character or more, got ''"),
     ({"stop": [3]}, "stop strings of a character or more, got 3"),

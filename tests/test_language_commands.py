@@ -87,3 +87,5 @@ def test_a_prompt_beyond_the_context_is_one_line_and_writes_nothing(trained, ker
     code, out, err = kerasformer(f"generate runs/plays --prompt '{'a' * 30}' --max-new-tokens 12")
     assert (code, out) == (2, "")
     assert "at most 24 tokens together" in err and err.count("\n") == 1
+    code, out, _ = kerasformer(f"generate runs/plays --prompt '{'a' * 30}' --max-new-tokens 60 --slide")
+    assert (code, len(out)) == (0, 60 + 1)

@@ -51,6 +51,7 @@ def generate(arguments: list[str]) -> None:
         seed: int | None = None,
         precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
         truncate_prompt: bool = False,
+        slide: bool = False,
     ) -> dict:
         """Continue a text.
 
@@ -65,6 +66,7 @@ def generate(arguments: list[str]) -> None:
             seed: Of the draws: the same one gives the same text.
             precision: Of the weights; auto: the float that this machine computes fast.
             truncate_prompt: Read the end of a prompt that is too long, instead of refusing it.
+            slide: Of a text that fills the model's positions, go on from the last half of them.
         """
         return locals()
 

@@ -43,8 +43,8 @@ def rules_of(
     return Rules(**{name: np.broadcast_to(value, rows) for name, value in values.items()})
 
 
-def check_beams(num_beams: int, length_penalty: float, rules: Rules, vocab_size: int) -> None:
-    """Raises InputError for a number of beams or a penalty out of its range, or beams beside drawing."""
+def check_beams(num_beams: int, length_penalty: float, rules: Rules, vocab_size: int, slide: bool) -> None:
+    """Raises InputError for a number of beams or a penalty out of its range, or beams beside drawing or sliding."""
     _check("num_beams", num_beams, int, least=1, most=vocab_size // 2)
     _check("length_penalty", length_penalty, float)
     if num_beams > 1 and rules.temperature.any():
@@ -52,6 +52,8 @@ def check_beams(num_beams: int, length_penalty: float, rules: Rules, vocab_size:
             f"expected beams or drawn tokens, got num_beams={num_beams} and temperature={rules.temperature[0]:g}; "
             "leave temperature, top_k and top_p out, or take one beam"
         )
+    if num_beams > 1 and slide:
+        raise InputError(f"expected no slide with beams, got num_beams={num_beams}; leave it out, or take one beam")
 
 
 def stop_strings(stop: str | Sequence[str], is_text: bool) -> tuple[str, ...]:
@@ -98,7 +100,7 @@ def fitted(row: list[int], max_new_tokens: int, positions: int, truncate: bool) 
     if max_new_tokens >= positions:
         raise InputError(
             f"expected max_new_tokens of at most {positions - 1}, as the model has {positions} positions, "
-            f"got {max_new_tokens}; ask for fewer"
+            f"got {max_new_tokens}; ask for fewer, or pass slide=True (--slide)"
         )
     if truncate:
         return row[max_new_tokens - positions :]
@@ -106,7 +108,7 @@ def fitted(row: list[int], max_new_tokens: int, positions: int, truncate: bool) 
         raise InputError(
             f"expected a prompt and max_new_tokens of at most {positions} tokens together, which the model has "
             f"positions for, got {len(row)} and {max_new_tokens}; ask for fewer, or pass truncate_prompt=True "
-            "(--truncate-prompt)"
+            "(--truncate-prompt) or slide=True (--slide)"
         )
     return row
 

@@ -1,5 +1,6 @@
 """A backbone's compiled functions for generation, and its weights in other number formats."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from kerasformer.models.base import Model
 LEAST_COLUMNS = 16
 # On a CPU, XLA is the faster one for a single row of weights that are not float32, and several times slower elsewhere.
 MOST_XLA_ROWS = 1
+SEED_STEP = np.int64(0x9E3779B1)
 
 # The new ids of each row, and whether it is done, bool [B].
 Chunk = tuple[list[list[int]], np.ndarray]
@@ -64,6 +66,31 @@ class Decoder:
                 return
             known = lengths
             state = advance(state._replace(is_done=is_done), rules, np.array(chunk, np.int32))
+
+    def slide(
+        self, prompts: Sequence[Sequence[int]], rules: Rules, *, chunk: int | None, **settings
+    ) -> Iterator[Chunk]:
+        """What `decode` yields, of rows that may outgrow the model's positions; without a `chunk` in several parts.
+
+        A row that has filled them goes on from the last half of its tokens, read anew as a prompt.
+        """
+        positions = self.backbone.config.max_length
+        rows, left = [list(prompt) for prompt in prompts], np.array(rules.max_new_tokens)
+        for part in itertools.count():
+            rows = [row if len(row) < positions else row[-(positions // 2) :] for row in rows]
+            limits = np.minimum(left, [positions - len(row) for row in rows]).astype(np.int32)
+            seed = (rules.seed + part * SEED_STEP & np.iinfo(np.int32).max).astype(np.int32)  # other draws in each part
+            made, ended = np.zeros(len(rows), int), np.zeros(len(rows), bool)
+            own = rules._replace(max_new_tokens=limits, seed=seed)
+            for new, is_done in self.decode(rows, own, chunk=chunk, **settings):
+                made += [len(ids) for ids in new]
+                ended |= is_done & ((made < limits) | (limits == left))
+                yield new, ended
+                is_done |= ended  # those too that the reader has marked
+                rows = [row + ids for row, ids in zip(rows, new, strict=True)]
+            left = np.where(ended, 0, left - made)
+            if not left.any():
+                return
 
     def search(
         self, prompts: Sequence[Sequence[int]], rules: Rules, *, num_beams: int, length_penalty: float, precision: str

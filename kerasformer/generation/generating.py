@@ -40,6 +40,7 @@ class Generating:
         seed: int | Sequence[int] | None = None,
         precision: str = "auto",
         truncate_prompt: bool = False,
+        slide: bool = False,
         xla: bool | None = None,
     ) -> str | list[str] | list[int] | list[list[int]]:
         """Continues prompts until the end of text: the new text of a text, the new ids of ids; a list for a list.
@@ -60,24 +61,27 @@ class Generating:
                 row has its own, of NumPy's global generator.
             precision: of the weights: float32, bfloat16, int8, or auto for the float that this machine does fast.
             truncate_prompt: of a prompt that is too long, read the last tokens that leave room, instead of refusing it.
+            slide: of a text that fills the model's positions, go on from the last half of them. The penalty is for what
+                is read then. Not for beams.
             xla: compile a step with XLA, on TensorFlow; by default where that is faster once it is compiled.
 
         Raises:
             InputError: a value out of its range, ids out of the vocabulary, values that contradict each other, or a
                 prompt and continuation longer than the model has positions for.
         """
-        rows, is_one, is_text = self._rows(prompts, max_new_tokens, truncate_prompt)
+        rows, is_one, is_text = self._rows(prompts, max_new_tokens, truncate_prompt, slide)
         stop = stop_strings(stop, is_text)
         check_precision(precision)
         rules = rules_of(len(rows), max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
-        check_beams(num_beams, length_penalty, rules, self.backbone.config.vocab_size)
+        check_beams(num_beams, length_penalty, rules, self.backbone.config.vocab_size, slide)
         if num_beams > 1:
             settings = {"num_beams": num_beams, "length_penalty": length_penalty, "precision": precision}
             chunks = iter([(self._decoder.search(rows, rules, **settings), np.ones(len(rows), bool))])
         else:
             chunk = STOP_CHUNK if stop else None
-            chunks = self._decoder.decode(rows, rules, precision=precision, xla=xla, chunk=chunk)
-        made = self._texts(chunks, len(rows), stop) if is_text else next(chunks)[0]
+            decode = self._decoder.slide if slide else self._decoder.decode
+            chunks = decode(rows, rules, precision=precision, xla=xla, chunk=chunk)
+        made = self._texts(chunks, len(rows), stop) if is_text else _joined(chunks)
         return made[0] if is_one else made
 
     def stream(
@@ -93,16 +97,18 @@ class Generating:
         seed: int | None = None,
         precision: str = "auto",
         truncate_prompt: bool = False,
+        slide: bool = False,
         xla: bool | None = None,
     ) -> Iterator[str] | Iterator[int]:
         """Yields what `generate` returns for one prompt, as it comes: pieces of text of whole characters, or ids."""
-        rows, is_one, is_text = self._rows(prompt, max_new_tokens, truncate_prompt)
+        rows, is_one, is_text = self._rows(prompt, max_new_tokens, truncate_prompt, slide)
         if not is_one:
             raise InputError("expected one prompt, got a list; call stream for each, or generate for all")
         stop = stop_strings(stop, is_text)
         check_precision(precision)
         rules = rules_of(1, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
-        chunks = self._decoder.decode(rows, rules, precision=precision, xla=xla, chunk=1)
+        decode = self._decoder.slide if slide else self._decoder.decode
+        chunks = decode(rows, rules, precision=precision, xla=xla, chunk=1)
         return self._pieces(chunks, stop) if is_text else (i for [ids], _ in chunks for i in ids)
 
     def _pieces(self, chunks: Iterator[Chunk], stop: Sequence[str]) -> Iterator[str]:
@@ -131,7 +137,7 @@ class Generating:
         return self.__dict__["_decoding"]
 
     def _rows(
-        self, prompts: Prompt | Sequence[Prompt], max_new_tokens: int, truncate: bool
+        self, prompts: Prompt | Sequence[Prompt], max_new_tokens: int, truncate: bool, slide: bool
     ) -> tuple[list[list[int]], bool, bool]:
         """The ids of each prompt, whether there was one alone, and whether they were texts."""
         rows, is_one, is_text = prompt_rows(prompts)
@@ -142,4 +148,11 @@ class Generating:
         config = self.backbone.config
         check_ids(rows, config.vocab_size)
         rows = [list(row) or [self.tokenizer.eot_id] for row in rows]
-        return [fitted(row, max_new_tokens, config.max_length, truncate) for row in rows], is_one, is_text
+        if not slide or config.max_length < 2:
+            rows = [fitted(row, max_new_tokens, config.max_length, truncate) for row in rows]
+        return rows, is_one, is_text
+
+
+def _joined(chunks: Iterator[Chunk]) -> list[list[int]]:
+    """All new ids of each row."""
+    return [[i for ids in parts for i in ids] for parts in zip(*(new for new, _ in chunks), strict=True)]
