@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from resumed import Logs, assert_the_same, table, values_of
 
 from kerasformer.data.language import language_modelling
@@ -78,6 +79,7 @@ def make(classifier, animals, text):
     [
         {"kind": "table", "policy": "mixed_bfloat16", "accumulate": 2},
         {"kind": "gpt"},
+        {"kind": "table", "policy": "bfloat16"},
         pytest.param({"kind": "table", "optimizer": muon, "accumulate": 2}, marks=pytest.mark.slow),
         pytest.param({"kind": "table"}, marks=pytest.mark.slow),
         pytest.param({"kind": "gpt", "accumulate": 2}, marks=pytest.mark.slow),
@@ -196,6 +198,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, breakage, caplo
     assert record.message.startswith("checkpoint step-00000006 is damaged (")
     assert record.message.endswith("): going back to the one before") and "\n" not in record.message
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000004"]
+
+
+def test_arrays_of_each_type_come_back_bit_for_bit(tmp_path):
+    arrays = {name: np.frombuffer(bytes(range(64)), tf.as_dtype(name).as_numpy_dtype) for name in state.TYPES}
+    arrays |= {"bool": np.array([[True], [False]]), "empty": np.zeros([3, 0], np.int32), "one": np.array(2.5)}
+    state.write_arrays(tmp_path / "state.safetensors", arrays)
+    assert_the_same(state.read_arrays(tmp_path / "state.safetensors"), arrays)
 
 
 def test_nothing_is_left_of_a_training_that_is_over(saved, make):

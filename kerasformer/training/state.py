@@ -18,8 +18,8 @@ from kerasformer.errors import InputError
 
 CHUNK = 2**24  # bytes
 # Those of safetensors (github.com/huggingface/safetensors) that variables have.
-TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32"}
-TYPES |= {"uint64": "U64", "uint32": "U32", "int8": "I8", "uint8": "U8", "bool": "BOOL"}
+TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "bool": "BOOL"}
+TYPES |= {f"{sign}int{bits}": f"{sign or 'i'}{bits}".upper() for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 Variables = Mapping[str, keras.Variable]
 
@@ -47,7 +47,7 @@ def metrics_of(model: keras.Model) -> dict[str, keras.Variable]:
 
 def read(variables: Variables) -> dict[str, np.ndarray]:
     """Copies of their values; of a mean that each replica has a part of, the whole."""
-    return {name: np.array(tf.convert_to_tensor(variable.value)) for name, variable in variables.items()}
+    return {name: np.asarray(tf.convert_to_tensor(variable.value).numpy()) for name, variable in variables.items()}
 
 
 def assign(variables: Variables, values: Mapping[str, np.ndarray], what: str) -> None:

@@ -171,7 +171,7 @@ class TrainingStep(Fitting):
     def _apply_gradients(self, gradients: list[tf.Tensor], weight_sum: tf.Tensor) -> tf.Tensor:
         """One optimizer step on the mean gradient; returns that gradient's global norm, before it is cut."""
         total = weight_sum * self.optimizer.scale_loss(1.0)
-        gradient_norm = tf.linalg.global_norm(gradients) / total
+        gradient_norm = tf.linalg.global_norm([tf.cast(gradient, tf.float32) for gradient in gradients]) / total
         factor = 1 / weight_sum
         if limit := global_clipnorm(self.optimizer):
             factor *= limit / tf.maximum(gradient_norm, limit)
