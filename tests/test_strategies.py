@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,8 @@ from kerasformer.training.launch import environments
 WORKERS = {"worker": ["a:1", "b:2"]}
 
 
-def config(**task) -> str:
-    return json.dumps({"cluster": WORKERS, "task": {"type": "worker", "index": 0} | task})
+def config(workers: dict = WORKERS, **task) -> str:
+    return json.dumps({"cluster": workers, "task": {"type": "worker", "index": 0} | task})
 
 
 def test_one_device_where_nothing_tells_of_more():
@@ -51,8 +52,6 @@ def test_slurm_tells_of_workers(monkeypatch):
         ("", {"name": "two"}, "expected a strategy among auto, one, mirrored, multiworker, tpu, got 'two'"),
         ("", {"name": "multiworker"}, "expected TF_CONFIG or Slurm to tell of the workers, got neither"),
         ("", {"name": "one", "devices": 2}, "expected devices to be told for mirrored alone, got 2 for one"),
-        ("{", {}, "expected TF_CONFIG as "),
-        (config(index=7), {}, "expected TF_CONFIG as "),
         (
             config(),
             {"name": "mirrored"},
@@ -65,6 +64,48 @@ def test_what_cannot_be(monkeypatch, text, settings, said):
     with pytest.raises(InputError) as caught:
         strategies.strategy(**settings)
     assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1) in {"),
+        ("[1]", "a list in [1]"),
+        ('{"cluster": {"worker": ["a:1"]}}', "no 'task' in {"),
+        ('{"cluster": ["a:1"], "task": {"type": "worker", "index": 0}}', "a list as cluster in {"),
+        (config(index=7), "index 7, which is none of the 2 of 'worker', in {"),
+        (config(index=-1), "index -1, which is none of the 2 of 'worker', in {"),
+        (config(index="1"), "index '1', which is none of the 2 of 'worker', in {"),
+        (config(type="evaluator"), "'evaluator', where each task is a worker, or the chief, in {"),
+        (config(type="chief"), "no 'chief' in {"),
+        (config(workers={**WORKERS, "ps": ["c:3"]}), "'ps', where each task is a worker, or the chief, in {"),
+        (config(workers={"worker": ["a:1", "b"]}), "the address 'b', which is not host:port, in {"),
+        (config(workers={"worker": ["a:1", "b:99999"]}), "the address 'b:99999', which is not host:port, in {"),
+        (config(workers={"worker": ["a:1", 2]}), "the address 2, which is not host:port, in {"),
+    ],
+)
+def test_a_configuration_that_tells_of_no_workers_is_refused(monkeypatch, text, got):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(InputError) as caught:
+        strategies.strategy()
+    said = 'expected TF_CONFIG as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+    assert str(caught.value).startswith(f"{said}, got {got}")
+    assert str(caught.value).endswith("; mend it")
+
+
+def test_a_task_of_no_cluster_is_alone(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {}, "task": {"type": "worker", "index": 1}}')
+    assert strategies.is_chief()
+    assert strategies.strategy().num_replicas_in_sync == 1
+
+
+def test_a_port_that_is_in_use_is_told(monkeypatch):
+    with socket.create_server(("localhost", 0)) as server:
+        address = f"localhost:{server.getsockname()[1]}"
+        monkeypatch.setenv("TF_CONFIG", config(workers={"worker": [address, "localhost:1"]}))
+        message = f"expected a free port for this worker at {address}, got address already in use; end what has it"
+        with pytest.raises(InputError, match=message):
+            strategies.strategy("multiworker", timeout=1.0)
 
 
 def test_a_worker_that_never_comes_is_named_in_time(monkeypatch):

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import tensorflow as tf
@@ -157,18 +158,37 @@ def _tpu() -> tf.distribute.Strategy:
 
 
 def _cluster() -> dict:
-    """TF_CONFIG, or {}."""
+    """TF_CONFIG; {} where it tells of no workers."""
     text = os.environ.get("TF_CONFIG") or "{}"
     try:
         value = json.loads(text)
-        if value.get("cluster"):
-            value["cluster"][value["task"]["type"]][value["task"]["index"]].rpartition(":")
-    except (ValueError, AttributeError, KeyError, IndexError, TypeError) as error:
+        if not isinstance(value, dict):
+            raise ValueError(f"a {type(value).__name__}")
+        if not value.get("cluster"):
+            return {}
+        _check_cluster(value["cluster"], value["task"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
         raise InputError(
             'expected TF_CONFIG as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
-            f", got {text:.200} ({error!r}); mend it"
+            f", got {what} in {text:.200}; mend it"
         ) from error
     return value
+
+
+def _check_cluster(cluster: dict[str, list[str]], task: dict) -> None:
+    """Raises ValueError, or what Python does, where a cluster is not one of workers, or the task is none of it."""
+    if not isinstance(cluster, dict):
+        raise ValueError(f"a {type(cluster).__name__} as cluster")
+    if others := sorted({*cluster, task["type"]} - {"chief", "worker"}):
+        raise ValueError(f"{others[0]!r}, where each task is a worker, or the chief,")
+    for address in chain(*cluster.values()):
+        host, _, port = str(address).rpartition(":")
+        if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+            raise ValueError(f"the address {address!r}, which is not host:port,")
+    count, index = len(cluster[task["type"]]), task["index"]
+    if type(index) is not int or not 0 <= index < count:
+        raise ValueError(f"index {index!r}, which is none of the {count} of {task['type']!r},")
 
 
 def _read_slurm() -> None:
@@ -206,7 +226,7 @@ def _wait_for_workers(timeout: float) -> None:
     missing = [address for addresses in workers.values() for address in addresses if address != own]
     deadline = time.monotonic() + timeout
     # Until TensorFlow's server listens at this worker's address, this does, to tell the others that it has come.
-    with socket.create_server(("", int(own.rpartition(":")[2])), backlog=len(missing) + 1):
+    with _listening(own, len(missing)):
         while missing := [address for address in missing if not _listens(address)]:
             if time.monotonic() > deadline:
                 raise InputError(
@@ -214,6 +234,21 @@ def _wait_for_workers(timeout: float) -> None:
                     "on each host at about the same time, or raise --train.worker_timeout"
                 )
             time.sleep(0.2)
+
+
+def _listening(address: str, others: int) -> socket.socket:
+    """A server at this worker's own address, for so many others.
+
+    Raises:
+        InputError: the port cannot be had.
+    """
+    try:
+        return socket.create_server(("", int(address.rpartition(":")[2])), backlog=others + 1)
+    except OSError as error:
+        raise InputError(
+            f"expected a free port for this worker at {address}, got {os.strerror(error.errno).lower()}; "
+            "end what has it, or choose another in the TF_CONFIG of every worker"
+        ) from error
 
 
 def _listens(address: str) -> bool:
