@@ -87,7 +87,9 @@ def size_of(text: str) -> int:
 
 def launch(arguments: list[str]) -> int:
     """Train with several workers on this host: `kerasformer launch --workers 2 train RECIPE ...`."""
-    at = arguments.index("train") if "train" in arguments else len(arguments)
+    at = 0
+    while at < len(arguments) and arguments[at].startswith("-"):
+        at += 1 if "=" in arguments[at] or arguments[at] in HELP else 2
 
     def options(workers: int = 2) -> int:
         """Train with several workers on this host, as they would on several hosts.
@@ -102,8 +104,8 @@ def launch(arguments: list[str]) -> int:
     workers = parse(options, arguments[:at], "launch", launch.__doc__)
     if workers < 1:
         raise InputError(f"expected --workers of at least 1, got {workers}; raise it")
-    if at == len(arguments):
-        raise InputError("expected the command that the workers run, got none; add train RECIPE ...")
+    if (command := arguments[at] if at < len(arguments) else "none") != "train":
+        raise InputError(f"expected train as the command that the workers run, got {command}; launch train RECIPE ...")
     from kerasformer.training.launch import launch as run
 
     return run(arguments[at:], workers)
