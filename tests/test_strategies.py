@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kerasformer import errors
 from kerasformer.errors import InputError
 from kerasformer.training import strategies
 from kerasformer.training.launch import environments
@@ -116,6 +118,45 @@ def test_a_worker_that_never_comes_is_named_in_time(monkeypatch):
         strategies.strategy("multiworker", timeout=1.0)
 
 
+@pytest.mark.parametrize(
+    ("told", "workers", "shares"),
+    [
+        ("0,1,2,3", 2, ["0,1", "2,3"]),
+        ("GPU-8d, 3 ,1", 3, ["GPU-8d", "3", "1"]),
+        ("2,1,0", 2, ["2", "1"]),  # all get as many
+        ("0,-1,2", 1, ["0"]),
+        ("-1", 2, [None, None]),
+        ("", 2, [None, None]),
+        (None, 2, ["0", "1"]),  # of the two that are listed
+    ],
+)
+def test_each_worker_gets_its_share_of_the_gpus(monkeypatch, tmp_path, told, workers, shares):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1a)'\necho '  MIG 1g'\necho 'GPU 1: A (UUID: GPU-2b)'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if told is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
+    assert [own.get("CUDA_VISIBLE_DEVICES") for own in environments(workers)] == shares
+
+
+def test_more_workers_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(InputError, match="expected a GPU for each of 3 workers, got 2; lower --workers, or set CUDA"):
+        environments(3)
+
+
+@pytest.mark.parametrize("path", ["none", "failing"])
+def test_a_host_without_gpus_is_divided_all_the_same(monkeypatch, tmp_path, path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "failing").mkdir()
+    (tmp_path / "failing/nvidia-smi").write_text("#!/bin/sh\necho 'no driver'\nexit 9\n")
+    (tmp_path / "failing/nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / path}{os.pathsep}/bin")
+    assert all("CUDA_VISIBLE_DEVICES" not in own for own in environments(2))
+
+
 STUB = """import os, signal, sys, time
 from pathlib import Path
 index = 1 if '"index": 1' in os.environ["TF_CONFIG"] else 0
@@ -135,6 +176,7 @@ def test_a_signal_to_a_launch_leaves_workers_the_time_to_save(tmp_path):
     stub = tmp_path / "kerasformer"
     stub.mkdir()
     (stub / "__init__.py").touch()
+    shutil.copy(errors.__file__, stub)
     (stub / "__main__.py").write_text(STUB)
     launch = Path(strategies.__file__).with_name("launch.py")
     code = f"import runpy, sys; sys.exit(runpy.run_path({str(launch)!r})['launch']([{str(tmp_path)!r}], 2))"

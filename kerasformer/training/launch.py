@@ -2,6 +2,7 @@
 
 import collections
 import ctypes
+import itertools
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+
+from kerasformer.errors import InputError
 
 GRACE = 30.0  # seconds that workers have to save and end when they are told to
 # Exit codes of workers that a signal has stopped: all of them stop at one step, and the first may still be saving.
@@ -58,19 +61,56 @@ def launch(arguments: Sequence[str], workers: int) -> int:
 
 
 def environments(workers: int) -> list[dict[str, str]]:
-    """TF_CONFIG of each worker, on ports that are free, and its share of the cores."""
+    """TF_CONFIG of each worker, on ports that are free, and its share of the cores and GPUs.
+
+    Raises:
+        InputError: there are GPUs, but fewer than workers.
+    """
     sockets = [socket.create_server(("localhost", 0)) for _ in range(workers)]
     addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
     for server in sockets:
         server.close()
     threads = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    gpus = shares_of(visible_gpus(), workers)
     return [
         {
             "TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}),
             "TF_NUM_INTRAOP_THREADS": os.environ.get("TF_NUM_INTRAOP_THREADS", threads),
         }
+        | ({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {})
         for index in range(workers)
     ]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs of this host as CUDA_VISIBLE_DEVICES names them: those that it does, or all that nvidia-smi lists.
+
+    TensorFlow is not asked, as it would take memory on each of them. Tried without GPUs alone, on what both may say;
+    instances that a GPU is divided into (MIG) and GPUs of other makers are not looked for.
+    """
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:  # CUDA too reads it up to the first that is none
+        return list(itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, told.split(","))))
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+
+
+def shares_of(gpus: Sequence[str], workers: int) -> list[str]:
+    """Each worker's GPUs, with commas; all get as many, so that some may be left over. [] where there are none.
+
+    Raises:
+        InputError: there are some, but fewer than workers.
+    """
+    if 0 < len(gpus) < workers:
+        raise InputError(
+            f"expected a GPU for each of {workers} workers, got {len(gpus)}; lower --workers, or set "
+            "CUDA_VISIBLE_DEVICES=-1 to train on the CPU"
+        )
+    count = len(gpus) // workers
+    return [",".join(gpus[i * count : (i + 1) * count]) for i in range(workers)] if gpus else []
 
 
 def _wait(processes: list[subprocess.Popen], said: list[collections.deque]) -> int:
