@@ -5,18 +5,27 @@ vector w of zeros and predicts w * x; its loss is linear in it, so that each ste
 """
 
 import contextlib
+import dataclasses
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasformer.config import Data, Pretrained, Recipe, Train
+from kerasformer.errors import InputError
+from kerasformer.files import write_json
+from kerasformer.training import strategies
 from kerasformer.training.checkpoints import Checkpoints
+from kerasformer.training.resuming import Training
+from kerasformer.training.run import begin, figures_of
 from kerasformer.training.step import TrainingStep
 from kerasformer.training.strategies import distributed, strategy
 
@@ -212,6 +221,41 @@ def several_workers(ours: bool) -> dict:
     return trained(ours, data([1.0, 2.0, 3.0, 4.0], 4), fit=validation)
 
 
+def hosts(ours: bool) -> dict:
+    """What each worker says where the two have different recipes, data, or files of a run; Keras does not look."""
+    if not ours:
+        return {}
+    index = STRATEGY.cluster_resolver.task_id
+    strategies.strategy = lambda *_: STRATEGY
+    recipe = Recipe("run", Data(Path("a.csv")), Pretrained(Path("bert")), Train(), runs=FOLDER / str(index))
+
+    def said(begun: Callable) -> str | None:
+        try:
+            begun()
+        except InputError as error:
+            return str(error).replace(str(FOLDER / str(index)), "RUNS")
+
+    train = dataclasses.replace(recipe.train, epochs=2 + index)
+    texts = SimpleNamespace(fingerprint=f"{index}" * 64)
+    found = {
+        "alike": said(lambda: begin(recipe)),
+        "recipe": said(lambda: begin(dataclasses.replace(recipe, train=train))),
+        "data": said(lambda: Training(recipe, texts, None, 1, 1).fit(make(True), [], False)),
+    }
+    if index == 1:
+        write_json(new(recipe.folder / "checkpoints" / "step-00000040") / "checkpoint.json", {"step": 40})
+    found["checkpoint"] = said(lambda: begin(recipe))
+    if index == 0:
+        shutil.copytree(FOLDER / "1", FOLDER / "0")
+        write_json(recipe.folder / "figures.json", {})
+    return found | {"figures": said(lambda: begin(recipe)), "early": figures_of(recipe)}
+
+
+def new(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
 MIRRORED = {
     "A1": clipping,
     "A2": infinity,
@@ -224,7 +268,7 @@ MIRRORED = {
     "A10": uneven,
 }
 MIRRORED |= {"A13": interrupted, "A14": position, "once": once}
-CASES = {"A11": several_workers, "A12": interrupted, "once": once} if WORKERS else MIRRORED
+CASES = {"hosts": hosts, "A11": several_workers, "A12": interrupted, "once": once} if WORKERS else MIRRORED
 
 
 def results() -> Iterator[tuple[str, dict]]:

@@ -67,3 +67,24 @@ def test_each_row_of_an_epoch_is_seen_once_in_the_same_order(mirrored, workers):
     [alone], both = [mirrored["once"]["ours"]["rows"]], [worker["once"]["ours"]["rows"] for worker in workers]
     assert [sum(step, []) for step in alone] == [[*map(float, range(i, min(i + 4, 21)))] for i in range(0, 21, 4)]
     assert [first + second for first, second in zip(*both, strict=True)] == alone
+
+
+def test_workers_that_do_not_have_the_same_say_what_each_has(workers):
+    first, second = (worker["hosts"]["ours"] for worker in workers)
+    assert first == second, "each of them says it"
+    step = "step-00000040 (545df32f)"
+    shared = (
+        "expected all workers to find the same in RUNS/run/checkpoints, got {}; put --runs where all hosts share it"
+    )
+    assert first == {
+        "alike": None,
+        "recipe": "expected all workers to have one recipe, got --train.epochs 2 on worker 0, --train.epochs 3 on "
+        "worker 1; start the same command on every host",
+        "data": "expected all workers to have the same data, got those of fingerprint 00000000 on worker 0, those of "
+        "fingerprint 11111111 on worker 1; give each host the same files",
+        "checkpoint": shared.format(f"no checkpoint on worker 0, {step} on worker 1")
+        + ", and end what else trains in it",
+        "figures": shared.format(f"{step} and figures on worker 0, {step} on worker 1")
+        + ", and end what else trains in it",
+        "early": None,
+    }

@@ -4,6 +4,8 @@ What a step sees of the data, its random numbers and its learning rate are funct
 optimizer and the step are the whole state; running means and what callbacks remember are kept beside them.
 """
 
+import contextlib
+import hashlib
 import logging
 import shutil
 import time
@@ -23,7 +25,7 @@ from kerasformer.files import new_folder, read_json, remove_unfinished, write_js
 from kerasformer.training import state
 from kerasformer.training.optimizers import steps_made
 from kerasformer.training.stopping import Stopping
-from kerasformer.training.strategies import agreed, is_chief
+from kerasformer.training.strategies import agreed, check_alike, is_chief
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,29 @@ def newest(folder: str | Path) -> Checkpoint | None:
             "bring one back, or start anew under another --name"
         )
     return None
+
+
+def identity(folder: str | Path) -> str:
+    """Which checkpoints a folder has, in a few characters, without reading what is in them."""
+    found = sorted(Path(folder).glob("step-*"))
+    if not found:
+        return "no checkpoint"
+    details = hashlib.sha256()
+    for path in found:
+        details.update(path.name.encode())
+        with contextlib.suppress(OSError):
+            details.update((path / DETAILS).read_bytes())
+    return f"{found[-1].name} ({details.hexdigest()[:8]})"
+
+
+def check_shared(strategy: tf.distribute.Strategy, folder: str | Path, more: str = "") -> None:
+    """Makes sure that all workers have found the same checkpoints in a folder, and the same of what is told besides.
+
+    Raises:
+        InputError: not all have.
+    """
+    advice = "put --runs where all hosts share it, and end what else trains in it"
+    check_alike(strategy, f"all workers to find the same in {folder}", f"{identity(folder)}{more}", advice)
 
 
 def _read(path: Path) -> Checkpoint:
@@ -156,6 +181,7 @@ class Checkpoints(keras.callbacks.Callback):
         """
         self.wait()
         agreed(self.model.distribute_strategy)  # that the first worker has written
+        check_shared(self.model.distribute_strategy, self.folder)
         checkpoint = newest(self.folder)
         if checkpoint is None:
             return None

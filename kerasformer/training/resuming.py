@@ -10,6 +10,7 @@ from kerasformer.config import Run
 from kerasformer.data.batches import Batches
 from kerasformer.data.windows import Windows
 from kerasformer.errors import InputError, Stopped
+from kerasformer.training import strategies
 from kerasformer.training.checkpoints import Checkpoint, Checkpoints, newest
 from kerasformer.training.faults import Finite
 from kerasformer.training.run import CHECKPOINTS, held
@@ -28,7 +29,7 @@ class Training:
         interval: steps of an epoch, but for the last one.
 
     Raises:
-        InputError: checkpoints that are damaged, or of a run on other data.
+        InputError: checkpoints that are damaged.
     """
 
     recipe: Run
@@ -41,11 +42,6 @@ class Training:
     def __post_init__(self):
         folder = self.recipe.folder
         object.__setattr__(self, "checkpoint", newest(folder / CHECKPOINTS))
-        if self.checkpoint is not None and self.checkpoint.details["data"] != self._data:
-            raise InputError(
-                f"expected the data that {folder} was begun with, got others of the same name; "
-                "bring them back or choose another --name"
-            )
         if self.checkpoint is None and folder.exists():
             logger.info("%s has no checkpoint yet: from the start", folder)
 
@@ -74,10 +70,12 @@ class Training:
             **kwargs: of the model's `fit`.
 
         Raises:
-            InputError: another process trains in the run's folder, a loss that is no number, or a full disk.
+            InputError: another process trains in the run's folder, other data than the checkpoint's or another
+                worker's, a loss that is no number, or a full disk.
             Stopped: a signal ended the training; what it has learned is saved.
         """
         folder, settings = self.recipe.folder, self.recipe.train
+        self._check_data(model)
         with Stopping() as stopping, held(self.recipe, self.first):
             checkpoints = Checkpoints(
                 folder / CHECKPOINTS,
@@ -101,6 +99,17 @@ class Training:
                     callback.on_train_end()
                 raise
             return checkpoints.seconds
+
+    def _check_data(self, model: TrainingStep) -> None:
+        """Raises InputError where the data are not those of all workers, or not those of the checkpoint."""
+        found = " and ".join(data[:8] for data in self._data)
+        expected, advice = "all workers to have the same data", "give each host the same files"
+        strategies.check_alike(model.distribute_strategy, expected, f"those of fingerprint {found}", advice)
+        if self.checkpoint is not None and self.checkpoint.details["data"] != self._data:
+            raise InputError(
+                f"expected the data that {self.recipe.folder} was begun with, got others of the same name; "
+                "bring them back or choose another --name"
+            )
 
     @property
     def _data(self) -> list[str]:

@@ -18,6 +18,7 @@ from kerasformer.config.run import MAY_GROW, RECIPE_FILE, as_json, flat
 from kerasformer.errors import InputError
 from kerasformer.files import read_json, whole_file, write_json
 from kerasformer.training import strategies
+from kerasformer.training.checkpoints import check_shared
 from kerasformer.training.strategies import is_chief
 
 logger = logging.getLogger(__name__)
@@ -30,13 +31,19 @@ def begin(recipe: Run) -> tf.distribute.Strategy:
     """Sets the random seeds; returns what the recipe trains on.
 
     Raises:
-        InputError: devices or workers that are not there.
+        InputError: devices or workers that are not there, or workers with other recipes or other files of the run.
     """
     settings = recipe.train
     keras.utils.set_random_seed(settings.seed)
     strategy = strategies.strategy(settings.strategy, settings.devices, settings.worker_timeout)
     if (replicas := strategy.num_replicas_in_sync) > 1:
         logger.info("replicas: %d, each of which reads its part of a batch", replicas)
+    for name, value in flat(as_json(recipe)).items():
+        if name != "runs":  # hosts may have it elsewhere
+            advice = "start the same command on every host"
+            strategies.check_alike(strategy, "all workers to have one recipe", f"--{name} {value}", advice)
+    finished = " and figures" if (recipe.folder / FIGURES).is_file() else ""
+    check_shared(strategy, recipe.folder / CHECKPOINTS, finished)
     return strategy
 
 
@@ -77,9 +84,12 @@ def held(recipe: Run, step: int) -> Iterator[None]:
 
 
 def figures_of(recipe: Run) -> dict[str, float | str] | None:
-    """What a run gave that has come to its end; None for one that has not, or that is to go on for longer."""
+    """What a run gave that has come to its end; None for one that has not, or that is to go on for longer.
+
+    None of several workers may leave the others here: they go on from the last checkpoint, which is the end.
+    """
     path = recipe.folder / FIGURES
-    if not path.is_file():
+    if strategies.has_others() or not path.is_file():
         return None
     before, now = flat(read_json(recipe.folder / RECIPE_FILE, "a run's recipe")), flat(as_json(recipe))
     if any(before.get(name) != now.get(name) for name in MAY_GROW):

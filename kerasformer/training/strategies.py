@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from kerasformer.errors import InputError, Stopped
@@ -54,6 +55,11 @@ def is_chief() -> bool:
     return task.get("type", "chief") == "chief" or ("chief" not in _workers() and task.get("index", 0) == 0)
 
 
+def has_others() -> bool:
+    """Whether this process is one of several workers."""
+    return sum(map(len, _workers().values())) > 1
+
+
 def agreed(strategy: tf.distribute.Strategy, *flags: bool) -> list[bool]:
     """Each flag, if it holds on any worker: the same on all of them, who wait for each other here."""
     if not strategy.extended._in_multi_worker_mode():
@@ -61,6 +67,31 @@ def agreed(strategy: tf.distribute.Strategy, *flags: bool) -> list[bool]:
     mine = tf.constant([float(flag) for flag in (*flags, True)])
     values = strategy.experimental_distribute_values_from_function(lambda _: mine)
     return [bool(count) for count in strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)[:-1] > 0]
+
+
+def check_alike(strategy: tf.distribute.Strategy, expected: str, found: str, advice: str) -> None:
+    """Makes sure that all workers have found the same; they wait for each other here.
+
+    Args:
+        found: what this one has; its first 1,024 bytes are compared.
+
+    Raises:
+        InputError: not all have, which each of them tells.
+    """
+    if not strategy.extended._in_multi_worker_mode():
+        return
+    written = np.frombuffer(found.encode()[:1024].ljust(1024), np.uint8).astype(np.float32)
+
+    def row_of(context: tf.distribute.InputContext) -> tf.Tensor:
+        others = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync)
+        return others[:, None] * written
+
+    rows = strategy.reduce("SUM", strategy.experimental_distribute_values_from_function(row_of), axis=None)
+    local = len(strategy.extended.worker_devices)  # replicas of a worker
+    told = [row.astype(np.uint8).tobytes().decode(errors="replace").rstrip() for row in rows.numpy()[::local]]
+    if len(set(told)) > 1:
+        each = [f"{text} on worker {told.index(text)}" for text in dict.fromkeys(told)]
+        raise InputError(f"expected {expected}, got {', '.join(each)}; {advice}")
 
 
 @contextmanager
@@ -120,7 +151,7 @@ def _rows(tensor: tf.Tensor, replica: tf.Tensor, total: int) -> tf.Tensor:
 def _found(devices: int) -> str:
     if tf.config.list_physical_devices("TPU") or "TPU_NAME" in os.environ:
         return "tpu"
-    if sum(map(len, _workers().values())) > 1:
+    if has_others():
         return "multiworker"
     return "mirrored" if devices > 1 or len(tf.config.list_physical_devices("GPU")) > 1 else "one"
 
