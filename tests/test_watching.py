@@ -192,3 +192,13 @@ def test_a_profile_shows_our_operations(steps, together, tmp_path):
     events = profile.read_bytes()
     for name in (b"block_1", b"query_key_value", b"gradient_tape", b"step_num"):
         assert name in events
+
+
+def test_a_profile_of_steps_that_are_not_made_is_told(tmp_path, caplog):
+    model = gpt()
+    model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+    model.optimizer.iterations.assign(4)
+    length = {"steps_per_epoch": 4, "initial_epoch": 1, "epochs": 2, "verbose": 0, "shuffle": False}
+    model.fit(slow(0.0), callbacks=[Profile(tmp_path, "2:4"), Profile(tmp_path, "9")], **length)
+    assert caplog.messages == [f"steps {steps} are not profiled: this training makes 5:8" for steps in ("2:4", "9:9")]
+    assert not [*tmp_path.iterdir()]

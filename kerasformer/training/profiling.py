@@ -1,5 +1,7 @@
 """A profile of a few steps, for TensorBoard's Profile tab (the package tensorboard-plugin-profile, or xprof)."""
 
+import logging
+import math
 from pathlib import Path
 
 import keras
@@ -7,6 +9,8 @@ import tensorflow as tf
 
 from kerasformer.config.run import steps_of
 from kerasformer.training.optimizers import steps_made
+
+logger = logging.getLogger(__name__)
 
 
 class Profile(keras.callbacks.Callback):
@@ -24,6 +28,13 @@ class Profile(keras.callbacks.Callback):
         self.folder = Path(folder) / "tensorboard" / "train"
         self.first, self.last = steps_of(steps)
         self.running, self.trace = False, None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        first, last = steps_made(self.model.optimizer) + 1, self.params["epochs"] * (self.params["steps"] or math.inf)
+        if self.last < first or self.first > last:
+            logger.warning(
+                "steps %d:%d are not profiled: this training makes %d:%s", self.first, self.last, first, last
+            )
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         step = steps_made(self.model.optimizer)  # taken so far
