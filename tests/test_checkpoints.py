@@ -228,6 +228,20 @@ def test_damaged_checkpoints_alone_are_an_error(saved, make):
     assert len([*folder.iterdir()]) == 3
 
 
+def test_other_versions_are_told_and_no_hindrance(saved, make, caplog):
+    folder, expected = saved
+    path = folder / "step-00000006/checkpoint.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"versions": told["versions"] | {"keras": "3.9.2", "numpy": "1.26"}}))
+    model, _ = make()
+    assert Checkpoints(folder).restore(model) == 6
+    assert_the_same(values_of(model), values_of(expected))
+    assert caplog.messages == [
+        "checkpoint step-00000006 was written with keras 3.9.2, numpy 1.26, which are others now: the training goes "
+        "on, but maybe not bit for bit as it would have there"
+    ]
+
+
 def test_the_checkpoint_of_another_model_is_refused(saved, make):
     folder, _ = saved
     model, _ = make("gpt")

@@ -43,6 +43,7 @@ class Checkpoint:
         callbacks: what each of them remembered.
         seconds: that the training had taken.
         finished: it was over.
+        versions: of LIBRARIES, which wrote it.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Checkpoint:
     callbacks: Sequence[dict]
     seconds: float
     finished: bool
+    versions: Mapping[str, str]
 
     def arrays(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The state, and the running means, by name."""
@@ -77,6 +79,24 @@ def newest(folder: str | Path) -> Checkpoint | None:
             "bring one back, or start anew under another --name"
         )
     return None
+
+
+def versions() -> dict[str, str]:
+    """Of LIBRARIES, as they are installed."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def tell_of_versions(checkpoint: Checkpoint) -> None:
+    """Warns where other libraries wrote a checkpoint: they may compute, say, a sum in another order."""
+    others = [f"{name} {checkpoint.versions.get(name)}" for name in LIBRARIES]
+    others = [told for told, now in zip(others, versions().items(), strict=True) if told != " ".join(now)]
+    if others:
+        logger.warning(
+            "checkpoint %s was written with %s, which are others now: the training goes on, but maybe not bit for bit "
+            "as it would have there",
+            checkpoint.folder.name,
+            ", ".join(others),
+        )
 
 
 def identity(folder: str | Path) -> str:
@@ -106,7 +126,9 @@ def _read(path: Path) -> Checkpoint:
     told = read_json(path / DETAILS, "a checkpoint's details")
     if state.sha256(path / ARRAYS) != told["sha256"]:
         raise InputError(f"{ARRAYS} is not what was written")
-    return Checkpoint(path, *(told[name] for name in ("step", "details", "callbacks", "seconds", "finished")))
+    return Checkpoint(
+        path, *(told[name] for name in ("step", "details", "callbacks", "seconds", "finished", "versions"))
+    )
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -164,6 +186,7 @@ class Checkpoints(keras.callbacks.Callback):
         if checkpoint is None:
             return 0
         self._metrics = self._apply(checkpoint, model)
+        tell_of_versions(checkpoint)
         for callback, memory in zip(self.callbacks, checkpoint.callbacks, strict=True):
             callback.recall(memory)
         self._saved, self._seconds = checkpoint.step, checkpoint.seconds
@@ -235,7 +258,7 @@ class Checkpoints(keras.callbacks.Callback):
             "finished": finished,
             "details": self.details,
             "callbacks": [callback.memory() for callback in self.callbacks],
-            "versions": {name: version(name) for name in LIBRARIES},
+            "versions": versions(),
         }
         self._saved, self._time = step, time.monotonic()
         if is_chief():
