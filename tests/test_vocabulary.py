@@ -1,4 +1,6 @@
+import functools
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -152,3 +154,16 @@ def test_characters():
 def test_training_needs_no_tensorflow():
     code = "import sys, kerasformer.text.vocabulary; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("train", [train_char, functools.partial(train_wordpiece, vocab_size=80)])
+def test_files_that_cannot_be_written_are_an_error_of_the_operating_system(corpus, tmp_path, train):
+    tokenizer = train([corpus])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # bytes of any file
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            tokenizer.save(tmp_path / "tokenizer")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [*(tmp_path / "tokenizer").iterdir()]

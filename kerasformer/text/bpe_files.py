@@ -66,7 +66,7 @@ def write(
 
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / WHOLE) as path:
-        complete.save(str(path))
+        path.write_text(complete.to_str(pretty=True), encoding="utf-8", newline="\n")
     vocab, ranks = (folder / name for name in _PARTS[0])
     write_json(vocab, {token: ids[token] for token in sorted(ids, key=ids.get)})
     with whole_file(ranks) as path:

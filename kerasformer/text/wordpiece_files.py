@@ -68,7 +68,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     whole, vocab, config = (folder / name for name in _FILES)
     with whole_file(whole) as path:
-        complete.save(str(path))
+        path.write_text(complete.to_str(pretty=True), encoding="utf-8", newline="\n")
     with whole_file(vocab) as path:
         path.write_text("".join(f"{token}\n" for token in sorted(ids, key=ids.get)), encoding="utf-8", newline="\n")
     write_json(config, settings_of(_CLASSES[0], settings | tokens, max_length))
