@@ -1,6 +1,7 @@
 """An exported model: the same answers as the model in Python, whatever loads it, and nothing that a server refuses."""
 
 import json
+import resource
 from pathlib import Path
 
 import keras
@@ -230,3 +231,14 @@ def test_a_label_that_is_no_line_is_refused(bert_tiny, label):
     with pytest.raises(InputError, match="expected labels of one line") as caught:
         kf.Classifier.from_pretrained(bert_tiny, ["cat", label])
     assert "\n" not in str(caught.value)
+
+
+def test_a_version_that_cannot_be_written_leaves_nothing(model, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # bytes of any file: fewer than the graph has
+    try:
+        with pytest.raises(OSError, match=r"news/1: File too large$"):
+            kf.export(model, tmp_path / "news")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [*(tmp_path / "news").iterdir()]

@@ -16,6 +16,8 @@ from kerasformer.serving.generator import ServedGenerator
 from kerasformer.serving.served import Served
 
 MANIFEST_FILE = "kerasformer.json"
+# What TensorFlow makes of a full disk, of a limit on the size of files, and of rights.
+UNWRITTEN = (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError, tf.errors.PermissionDeniedError)
 SERVED: dict[type[Head], type[Served]] = {Classifier: ServedClassifier, CausalLM: ServedGenerator}
 
 
@@ -30,6 +32,7 @@ def export(model: Head, folder: str | os.PathLike, **options) -> Path:
 
     Raises:
         InputError: the model has no tokenizer, or the folder cannot be one of versions.
+        OSError: the version cannot be written.
     """
     folder = Path(folder).absolute()
     if files := [path for path in (folder, *folder.parents) if path.is_file()]:
@@ -47,10 +50,14 @@ def export(model: Head, folder: str | os.PathLike, **options) -> Path:
         )
     served = kind(model, **options)
     version = folder / str(next_version(folder))
-    with new_folder(version) as temporary:
-        served.save(temporary)
-        warmup.write(temporary, served.warmup_requests(), model_name=folder.name)
-        write_json(temporary / MANIFEST_FILE, manifest(served))
+    try:
+        with new_folder(version) as temporary:
+            served.save(temporary)
+            warmup.write(temporary, served.warmup_requests(), model_name=folder.name)
+            write_json(temporary / MANIFEST_FILE, manifest(served))
+    except UNWRITTEN as error:
+        reason = error.message.splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
+        raise OSError(f"{version}: {reason}") from error
     return version
 
 
