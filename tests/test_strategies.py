@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kerasformer import errors
+from kerasformer.commands.training import launch
 from kerasformer.errors import InputError
 from kerasformer.training import strategies
 from kerasformer.training.launch import environments
@@ -155,6 +156,21 @@ def test_a_host_without_gpus_is_divided_all_the_same(monkeypatch, tmp_path, path
     (tmp_path / "failing/nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / path}{os.pathsep}/bin")
     assert all("CUDA_VISIBLE_DEVICES" not in own for own in environments(2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "expected train as the command that the workers run, got none; launch train RECIPE ..."),
+        ("--workers 2 evaluate runs/train", "expected train as the command that the workers run, got evaluate; launch"),
+        ("--workers=0 train recipe.py", "expected --workers of at least 1, got 0; raise it"),
+        ("--workers", "expected a value for --workers, got none"),
+    ],
+)
+def test_what_cannot_be_launched_is_refused(arguments, said):
+    with pytest.raises(InputError) as caught:
+        launch(arguments.split())
+    assert str(caught.value).startswith(said)
 
 
 STUB = """import os, signal, sys, time
