@@ -173,6 +173,17 @@ def test_a_worker_that_dies_ends_the_run_and_leaves_no_trace(command):
 
 
 @pytest.mark.slow
+def test_a_worker_that_hangs_ends_the_run_in_time(command):
+    run = Run(launched(command), "two_stopped", "--train.steps", "100000", "--train.worker_timeout", "20")
+    begun = time.monotonic()
+    code, err = run.interrupt(signal.SIGSTOP, 9, worker=1)
+    assert code == 2
+    assert "kerasformer: expected every worker to answer, got " in err
+    assert "kerasformer: worker 0 ended with exit code 2; the others are told to save and end" in err
+    assert time.monotonic() - begun < 120
+
+
+@pytest.mark.slow
 def test_thirty_kills_of_two_workers_leave_no_trace(command):
     flags = ("--train.steps", "300", "--train.evaluate_every", "100", "--train.checkpoint_every", "7")
     whole, run = (Run(launched(command), name, *flags) for name in ("long_two", "long_two_killed"))
