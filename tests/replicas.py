@@ -22,10 +22,11 @@ import tensorflow as tf
 from kerasformer.config import Data, Pretrained, Recipe, Train
 from kerasformer.errors import InputError
 from kerasformer.files import write_json
+from kerasformer.training import run as run_module
 from kerasformer.training import strategies
 from kerasformer.training.checkpoints import Checkpoints
 from kerasformer.training.resuming import Training
-from kerasformer.training.run import begin, figures_of
+from kerasformer.training.run import begin, figures_of, tell_if_not_shared
 from kerasformer.training.step import TrainingStep
 from kerasformer.training.strategies import distributed, strategy
 
@@ -248,7 +249,14 @@ def hosts(ours: bool) -> dict:
     if index == 0:
         shutil.copytree(FOLDER / "1", FOLDER / "0")
         write_json(recipe.folder / "figures.json", {})
-    return found | {"figures": said(lambda: begin(recipe)), "early": figures_of(recipe)}
+    found |= {"figures": said(lambda: begin(recipe)), "early": figures_of(recipe)}
+    warned = []
+    run_module.logger.addFilter(lambda record: warned.append(record.msg))
+    tell_if_not_shared(recipe, STRATEGY)
+    if index == 1:
+        shutil.rmtree(recipe.folder)
+    tell_if_not_shared(recipe, STRATEGY)
+    return found | {"warned": warned}
 
 
 def new(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from kerasformer.errors import InputError, Stopped
 from kerasformer.training import strategies
 from kerasformer.training.checkpoints import Checkpoint, Checkpoints, newest
 from kerasformer.training.faults import Finite
-from kerasformer.training.run import CHECKPOINTS, held
+from kerasformer.training.run import CHECKPOINTS, held, tell_if_not_shared
 from kerasformer.training.step import TrainingStep
 from kerasformer.training.stopping import Stopping
 
@@ -77,6 +77,7 @@ class Training:
         folder, settings = self.recipe.folder, self.recipe.train
         self._check_data(model)
         with Stopping() as stopping, held(self.recipe, self.first):
+            tell_if_not_shared(self.recipe, model.distribute_strategy)
             checkpoints = Checkpoints(
                 folder / CHECKPOINTS,
                 settings.checkpoint_every,

@@ -83,6 +83,17 @@ def held(recipe: Run, step: int) -> Iterator[None]:
         os.close(descriptor)  # which gives the lock back
 
 
+def tell_if_not_shared(recipe: Run, strategy: tf.distribute.Strategy) -> None:
+    """Warns where a worker does not see the run's folder, which the first one has: too late after a fault."""
+    strategies.agreed(strategy)  # that it is made
+    [missing] = strategies.agreed(strategy, not recipe.folder.exists())
+    if missing:
+        logger.warning(
+            "%s is not on every host: put --runs where all share it, or a run that breaks off cannot go on",
+            recipe.folder,
+        )
+
+
 def figures_of(recipe: Run) -> dict[str, float | str] | None:
     """What a run gave that has come to its end; None for one that has not, or that is to go on for longer.
 
