@@ -30,7 +30,8 @@ class Profile(keras.callbacks.Callback):
         self.running, self.trace = False, None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        first, last = steps_made(self.model.optimizer) + 1, self.params["epochs"] * (self.params["steps"] or math.inf)
+        first = steps_made(self.model.optimizer) + 1
+        last = self.params.get("total_steps") or self.params["epochs"] * (self.params["steps"] or math.inf)
         if self.last < first or self.first > last:
             logger.warning(
                 "steps %d:%d are not profiled: this training makes %d:%s", self.first, self.last, first, last

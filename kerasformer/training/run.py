@@ -95,12 +95,9 @@ def tell_if_not_shared(recipe: Run, strategy: tf.distribute.Strategy) -> None:
 
 
 def figures_of(recipe: Run) -> dict[str, float | str] | None:
-    """What a run gave that has come to its end; None for one that has not, or that is to go on for longer.
-
-    None of several workers may leave the others here: they go on from the last checkpoint, which is the end.
-    """
+    """What a run gave that has come to its end; None for one that has not, or that is to go on for longer."""
     path = recipe.folder / FIGURES
-    if strategies.has_others() or not path.is_file():
+    if not path.is_file():
         return None
     before, now = flat(read_json(recipe.folder / RECIPE_FILE, "a run's recipe")), flat(as_json(recipe))
     if any(before.get(name) != now.get(name) for name in MAY_GROW):

@@ -42,9 +42,9 @@ def train(recipe: Run, source: Source | None = None) -> dict[str, float | str]:
     """
     source = recipe.data.train or source
     recipe.check(source is not None)
-    if figures := figures_of(recipe):
-        return figures
     strategy = begin(recipe)
+    if figures := figures_of(recipe):  # of several workers all find them, or none
+        return figures
     policy = dtype_policy(recipe.train.precision)
     with strategy.scope():
         job = _kind(type(recipe)).job(recipe, source, policy)
