@@ -144,6 +144,13 @@ def executions(ours: bool) -> dict:
     return trained(ours, data([1.0] * 8, 2), steps_per_execution=4)
 
 
+def rest(ours: bool) -> dict:
+    """Five steps in calls of four, of data that tell how many they are, and of data that do not."""
+    known = data([1.0] * 10, 2)
+    told = [trained(ours, batches, steps_per_execution=4) for batches in (known, known.filter(lambda *_: True))]
+    return told[0] | {"same": told[0] == told[1]}
+
+
 def compiled(ours: bool) -> dict:
     """With XLA."""
     return trained(ours, data([1.0] * 8, 4), jit_compile=True)
@@ -271,6 +278,7 @@ MIRRORED = {
     "A4": accumulation,
     "A5": schedule,
     "A6": executions,
+    "rest": rest,
     "A7": compiled,
     "A8": booleans,
     "A10": uneven,

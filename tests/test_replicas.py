@@ -40,6 +40,7 @@ def workers(tmp_path_factory) -> list[dict]:
         ("A4", {"w": -2.5, "iterations": 1}, "merge_call"),
         ("A5", {"w": -1.0, "iterations": 2}, {"w": 0.0}),  # the schedule has run twice as fast, past the rate of 1
         ("A6", {"w": -4.0, "iterations": 4}, "Placeholder"),
+        ("rest", {"w": -5.0, "loss": -2.0, "iterations": 5, "same": True}, "Placeholder"),
         ("A7", {"w": -2.0, "iterations": 2}, "InvalidArgumentError"),
         ("A8", {"w": -1.0}, "bool"),
         ("A10", {"w": -3.0}, "AddN"),

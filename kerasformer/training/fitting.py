@@ -4,6 +4,7 @@ Keras's own fail on several replicas where data hold booleans or batches are une
 and on several hosts; and they cannot begin within an epoch.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -73,7 +74,7 @@ class Fitting:
 
                 def go_on(i: tf.Tensor, logs: dict) -> tuple:
                     if isinstance(iterator, tf.distribute.DistributedIterator):
-                        return i + 1, one(next(iterator))  # it has no end
+                        return i + 1, one(next(iterator))
                     batch = iterator.get_next_as_optional()
                     return i + 1, tf.cond(batch.has_value(), lambda: one(batch.get_value()), lambda: logs)
 
@@ -86,9 +87,14 @@ class Fitting:
             several = tf.function(several, reduce_retracing=True, autograph=False)
 
         def function(iterator: Any) -> dict[str, tf.Tensor]:
-            if isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator):
+            if isinstance(iterator, tf.data.Iterator) or _has_whole(iterator, count):
                 return several(iterator)
-            logs = [one(data) for data in iterator][-1]  # of train_on_batch
+            # Batches of train_on_batch, or for replicas, of data that may end within the loop, which then fails.
+            logs = None
+            for data in itertools.islice(iterator, count):
+                logs = one(data)
+            if logs is None:
+                raise StopIteration
             return self.get_metrics_result() | logs
 
         return function
@@ -212,6 +218,14 @@ class Fitting:
                 f"expected steps_per_execution to divide the {steps} steps of an epoch, and the {first} that are done, "
                 f"got {self.steps_per_execution}; change one of them"
             )
+
+
+def _has_whole(iterator: Any, count: int) -> bool:
+    """Whether an iterator for replicas is known to end with an execution of so many steps, or never to."""
+    if not isinstance(iterator, tf.distribute.DistributedIterator):
+        return False
+    size = int(iterator._cardinality)
+    return size == tf.data.INFINITE_CARDINALITY or (size > 0 and size % count == 0)
 
 
 @contextmanager

@@ -135,7 +135,8 @@ def distributed(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> A
             replicas = tf.data.Dataset.range(first, first + count)
             return replicas.map(lambda replica: tf.nest.map_structure(lambda t: _rows(t, replica, total), batch))
 
-        return dataset.repeat().flat_map(rows_of)
+        rows = dataset.repeat().flat_map(rows_of)
+        return rows.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     return strategy.distribute_datasets_from_function(local)
 
