@@ -63,7 +63,7 @@ class AdamW(Update, keras.optimizers.AdamW):
     """
 
     def _step(self, gradient: tf.Tensor, variable: tf.Variable, rate: tf.Tensor) -> None:
-        if variable.dtype != tf.float32:  # the operation reads its slots as float32
+        if variable.dtype != tf.float32 or self.amsgrad:  # the operation has two slots, of float32
             return super()._step(gradient, variable, rate)
         index = self._get_variable_index(variable)
         step = tf.cast(self.iterations + 1, tf.float32)
