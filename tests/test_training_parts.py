@@ -251,6 +251,7 @@ def run_epochs(callback, values) -> Recorder:
         ("val_macro_f1", 2, [0.5, 0.4, 0.6, 0.5, 0.7], [0, 2, 4], 4),
         ("val_loss", 0, [float("nan"), 0.5, float("nan"), 0.1], [1, 3], 3),
         ("val_accuracy", 1, [None, None, None], [0, 1, 2], 2),
+        ("val_accuracy", 0, [None, float("nan"), 0.5, 0.4, None, 0.1], [0, 2, 4, 5], 5),
     ],
 )
 def test_best_model_saves_what_is_better_and_stops_after_patience(monitor, patience, values, saved, last, tmp_path):

@@ -54,8 +54,8 @@ class BestModel(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs = logs or {}
-        value = logs.get(self.monitor)
-        score = (value if value is None or "loss" not in self.monitor else -value, -logs.get("val_loss", 0.0))
+        value, sign = logs.get(self.monitor), -1 if "loss" in self.monitor else 1
+        score = (-math.inf if value is None else sign * value, -logs.get("val_loss", 0.0))
         if value is None or score > self.best:
             self.best, self.best_epoch = score, epoch
             if is_chief():
