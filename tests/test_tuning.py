@@ -145,6 +145,10 @@ def test_every_choice_is_a_recipe_s(schedule, optimizer):
             {"schedule": "constant", "min_learning_rate": 1e-6},
             "with --train.schedule constant, got 1e-06; leave it out, set it to 0, or choose linear, cosine, ",
         ),
+        (
+            {"min_learning_rate": 0.01},
+            "expected --train.min_learning_rate of at most --train.learning_rate, 0.005, got 0.01; lower it",
+        ),
         ({"freeze": 0}, "expected --train.freeze as embeddings or a whole number of at least 1, got 0; change it"),
         ({"freeze": "head"}, "expected --train.freeze as embeddings or a whole number of at least 1, got 'head'"),
         ({"freeze": 2}, "expected embeddings or at most 1 blocks to freeze, got 2; set --train.freeze lower"),

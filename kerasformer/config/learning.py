@@ -25,10 +25,10 @@ SCHEDULES: dict[str, tuple[str, ...]] = {
 
 
 def check_settings(train: Any) -> None:
-    """Refuses a setting that the optimizer or the schedule does not have.
+    """Refuses a setting that the optimizer or the schedule does not have, and a last rate above the highest.
 
     Raises:
-        InputError: one is set.
+        InputError: such a setting.
     """
     given = train.own_settings | ({"min_learning_rate": train.min_learning_rate} if train.min_learning_rate else {})
     for field, table in {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}.items():
@@ -40,3 +40,8 @@ def check_settings(train: Any) -> None:
                 f"expected no --train.{strange[0]} with --train.{field} {chosen}, got {given[strange[0]]}; leave it "
                 f"out, set it to {'0' if strange[0] == 'min_learning_rate' else 'None'}, or choose {having}"
             )
+    if train.min_learning_rate > train.learning_rate:
+        raise InputError(
+            f"expected --train.min_learning_rate of at most --train.learning_rate, {train.learning_rate}, got "
+            f"{train.min_learning_rate}; lower it"
+        )

@@ -29,7 +29,8 @@ class Masking:
 
     Args:
         share: of the tokens that are no special ones.
-        whole_words: chooses words, in which each token then has a fate of its own, as many as fit the share.
+        whole_words: chooses words, in which each token then has a fate of its own: in a random order as many as fit
+            what would be chosen of tokens, and so none where the first one is longer.
         seed: with the number of a row it decides what is chosen.
 
     Raises:
