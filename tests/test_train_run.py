@@ -49,7 +49,7 @@ def test_the_log_has_every_step_and_epoch(run):
     steps, epochs = log_of(recipe.folder)
     assert [record["step"] for record in steps] == list(range(1, 3 * STEPS + 1))
     speed = {"step_seconds", "tokens_per_second", "model_flops_utilization", "data_wait_share", "host_memory_gb"}
-    learned = {"step", "loss", "accuracy", "step_loss", "gradient_norm", "tokens", "positions"}
+    learned = {"step", "loss", "accuracy", "step_loss", "gradient_norm", "tokens", "positions", "rows"}
     assert learned | speed == steps[0].keys()
     assert [(record["epoch"], record["step"]) for record in epochs] == [(i, i * STEPS) for i in (1, 2, 3)]
     assert {"epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1"} == epochs[0].keys()

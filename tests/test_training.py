@@ -100,7 +100,7 @@ def test_a_step_is_the_one_computed_by_hand(model, kwargs, weights):
     assert logs["step_loss"] == pytest.approx(loss, rel=1e-5)
     assert logs["gradient_norm"] == pytest.approx(norm, rel=1e-5)
     lengths = np.diff(model.tokenizer.encode(TEXTS, max_length=16).offsets)
-    assert (logs["tokens"], logs["positions"]) == (lengths.sum(), 5 * 16)
+    assert (logs["tokens"], logs["positions"], logs["rows"]) == (lengths.sum(), 5 * 16, 5)
 
 
 def test_a_batch_without_weight_teaches_nothing(model):

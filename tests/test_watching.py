@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasformer.data.corpus import Corpus, Counts, Split
+from kerasformer.data.windows import Windows
+from kerasformer.errors import InputError
 from kerasformer.models.bert.config import BertConfig
 from kerasformer.models.bert.model import Bert
 from kerasformer.models.gpt.config import GPTConfig
@@ -36,6 +39,14 @@ def gpt() -> CausalLM:
     return CausalLM(GPT(GPTConfig(vocab_size=30, **SIZES)))
 
 
+def growing() -> Windows:
+    """Two steps of two rows of six tokens, then four of four."""
+    tokens = np.zeros(200, np.uint32)
+    split = Split([tokens], Counts(tokens=200, documents=1, characters=200, bytes=200))
+    corpus = Corpus("corpus", {"train": split}, 30, lambda: "the tokenizer")
+    return Windows(corpus, batch_size=4, max_length=6, batch_ramp=((2, 2),))
+
+
 def slow(seconds: float, batches: int = 9) -> tf.data.Dataset:
     """Batches of which each takes so long to make."""
 
@@ -59,7 +70,7 @@ def slow(seconds: float, batches: int = 9) -> tf.data.Dataset:
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05])
 def test_the_feed_tells_how_long_each_batch_was_waited_for(seconds):
-    feed = Feed(2)
+    feed = Feed()
     assert feed.read() is None
     iterator, waited = iter(feed.counted(slow(seconds))), []
     next(iterator)  # which also sets up the pipeline
@@ -73,7 +84,7 @@ def test_the_feed_tells_how_long_each_batch_was_waited_for(seconds):
 
 
 def test_the_feed_changes_no_batch_and_waits_for_no_prefetched_one():
-    feed = Feed(2)
+    feed = Feed()
     dataset = slow(0.02)
     iterator, plain = iter(feed.counted(dataset.prefetch(8))), iter(dataset)
     np.testing.assert_equal(
@@ -112,9 +123,10 @@ def test_the_peak_is_told_or_measured_once(caplog):
 def test_each_execution_has_its_figures(together):
     model, recorder = gpt(), Recorder()
     model.compile(keras.optimizers.Adam(1e-3), steps_per_execution=together, jit_compile=False)
-    model.feed = Feed(2)
+    model.feed = Feed()
     data = model.feed.counted(slow(0.03, 12))
-    model.fit(data, steps_per_epoch=12, callbacks=[Meter(peak_tflops=1e-6), recorder], verbose=0, shuffle=False)
+    settings = {"steps_per_epoch": 12, "verbose": 0, "shuffle": False}
+    keras.Model.fit(model, data, callbacks=[Meter(peak_tflops=1e-6), recorder], **settings)  # ours sets another feed
     assert len(recorder.records) == 12 // together
     for record in recorder.records[1:]:
         assert record["step_seconds"] > 0.03
@@ -139,6 +151,28 @@ def test_tokens_count_where_the_steps_of_an_execution_differ(classifier, animals
     real = sum(int(inputs["padding_mask"].sum()) for inputs, _ in batches.dataset().as_numpy_iterator())
     assert counted == pytest.approx(real)
     assert real != 3 * sum(record["tokens"] for record in recorder.records)
+
+
+def test_utilization_is_of_the_batches_that_are_seen():
+    model, recorder = gpt(), Recorder()
+    model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+    model.fit(growing(), steps_per_epoch=6, callbacks=[Meter(peak_tflops=1e-6), recorder], verbose=0)
+    assert [record["rows"] for record in recorder.records] == [2, 2, 4, 4, 4, 4]
+    for record in recorder.records:
+        utilization = flops_per_token(model, 6) * record["tokens_per_second"] / 1e6
+        assert record["model_flops_utilization"] == pytest.approx(utilization)
+    model.fit(slow(0.0, 2), callbacks=[Meter(peak_tflops=1e-6), recorder], verbose=0, shuffle=False)
+    for record in recorder.records:  # what the first training was fed is no longer read
+        assert record["tokens_per_second"] * record["step_seconds"] == pytest.approx(4)
+        utilization = flops_per_token(model, 4) * record["tokens_per_second"] / 1e6
+        assert record["model_flops_utilization"] == pytest.approx(utilization)
+
+
+def test_a_size_of_the_ramp_that_cannot_be_divided_is_named():
+    model = gpt()
+    model.compile("sgd", accumulate=4, jit_compile=False)
+    with pytest.raises(InputError, match="expected a batch_ramp size that 1 replicas of 4 .* divide, got 2; take 4"):
+        model.fit(growing(), steps_per_epoch=6, verbose=0)
 
 
 def test_memory_that_is_taken_shows():

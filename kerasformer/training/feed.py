@@ -4,14 +4,9 @@ import tensorflow as tf
 
 
 class Feed:
-    """Counts in the pipeline itself, at its end: no Python runs for a batch, and no step is made longer.
+    """Counts in the pipeline itself, at its end: no Python runs for a batch, and no step is made longer."""
 
-    Args:
-        batch_size: rows of a whole batch.
-    """
-
-    def __init__(self, batch_size: int):
-        self.batch_size = batch_size
+    def __init__(self):
         self._counts: tf.Variable | None = None
 
     def counted(self, dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -143,13 +143,14 @@ class Fitting:
                     f"expected no initial_step with data that are not of the head's own kind, got {initial_step}; "
                     "skip what has been seen: dataset.skip"
                 )
+            self.feed = None
             kwargs |= {"initial_epoch": initial_epoch, "steps_per_epoch": steps_per_epoch, "class_weight": class_weight}
             return super().fit(x, *args, epochs=epochs, **kwargs)
         steps = steps_per_epoch or x.steps_per_epoch
         first = max(initial_step, initial_epoch * steps)
-        for batch_size in x.batch_sizes:
-            self._check(batch_size, first, steps)
-        self.feed = Feed(x.batch_size)
+        for size in x.batch_sizes:
+            self._check("batch_size" if size == x.batch_size else "batch_ramp size", size, first, steps)
+        self.feed = Feed()
 
         def data(first: int, count: int) -> Any:
             dataset = self.training_set(x, first, count)
@@ -204,14 +205,14 @@ class Fitting:
         dataset = dataset.concatenate(nothing) if missing else dataset
         return distributed(self.distribute_strategy, dataset), int(dataset.cardinality())
 
-    def _check(self, batch_size: int, first: int, steps: int) -> None:
+    def _check(self, what: str, size: int, first: int, steps: int) -> None:
         replicas = self.distribute_strategy.num_replicas_in_sync
         parts = replicas * self.accumulate
-        if batch_size % parts:
-            below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
+        if size % parts:
+            below, above = size // parts * parts, -(-size // parts) * parts
             raise InputError(
-                f"expected a batch_size that {replicas} replicas of {self.accumulate} micro-batches divide, "
-                f"got {batch_size}; take {f'{below} or ' if below else ''}{above}"
+                f"expected a {what} that {replicas} replicas of {self.accumulate} micro-batches divide, "
+                f"got {size}; take {f'{below} or ' if below else ''}{above}"
             )
         if steps % self.steps_per_execution or first % self.steps_per_execution:
             raise InputError(

@@ -47,8 +47,8 @@ class Meter(keras.callbacks.Callback):
             waited, tokens = (now - before for now, before in zip(feed.read(), self.counts, strict=True))
             rates["data_wait_share"] = min(waited / seconds, 1.0)
         rates["tokens_per_second"] = tokens / seconds
-        if feed is not None and isinstance(self.model, Head):
-            length = round(float(logs["positions"]) / feed.batch_size)
+        if "rows" in logs and isinstance(self.model, Head):
+            length = round(float(logs["positions"]) / float(logs["rows"]))
             peak = peak_flops(self.model.distribute_strategy, self.model.compute_dtype, self.peak_tflops)
             rates["model_flops_utilization"] = flops_per_token(self.model, length) * tokens / seconds / peak
         return rates

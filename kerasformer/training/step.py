@@ -14,8 +14,8 @@ from kerasformer.errors import InputError
 from kerasformer.training.fitting import Fitting
 from kerasformer.training.optimizers import AdamW, global_clipnorm, leave_to_step
 
-# What `fit` logs of a step alone: its loss, the gradient's norm before clipping, real tokens, and those and padding.
-STEP_LOGS = ("step_loss", "gradient_norm", "tokens", "positions")
+# What `fit` logs of a step alone: its loss, the gradient's norm before clipping, real tokens, those and padding, rows.
+STEP_LOGS = ("step_loss", "gradient_norm", "tokens", "positions", "rows")
 
 
 class TrainingStep(Fitting):
@@ -77,16 +77,17 @@ class TrainingStep(Fitting):
     ) -> dict[str, tf.Tensor]:
         """The step by a replica's sums and those of the others; returns STEP_LOGS."""
         positions = tf.cast(tf.size(inputs["token_ids"]), tf.float32)
+        rows = tf.cast(tf.shape(inputs["token_ids"])[0], tf.float32)
         mask = inputs.get("padding_mask")
         tokens = positions if mask is None else tf.reduce_sum(tf.cast(mask, tf.float32))
-        sums = tf.stack([loss_sum, weight_sum, tokens, positions])
+        sums = tf.stack([loss_sum, weight_sum, tokens, positions, rows])
         replica = tf.distribute.get_replica_context()
         *gradients, sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
-        loss_sum, weight_sum, tokens, positions = tf.unstack(sums)
+        loss_sum, weight_sum, *seen = tf.unstack(sums)
         # A batch whose weights are all zero teaches nothing; it must not divide by zero.
         weight_sum = tf.maximum(weight_sum, 1e-12)
         gradient_norm = self._update(gradients, weight_sum)
-        return dict(zip(STEP_LOGS, (loss_sum / weight_sum, gradient_norm, tokens, positions), strict=True))
+        return dict(zip(STEP_LOGS, (loss_sum / weight_sum, gradient_norm, *seen), strict=True))
 
     def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

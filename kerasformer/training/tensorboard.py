@@ -68,7 +68,8 @@ class TensorBoard(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         logs = logs or {}
         self.meter.on_train_batch_end(batch, logs)  # unless another one has been asked already
-        scalars = {name: float(value) for name, value in logs.items() if name not in ("loss", "tokens", "positions")}
+        others = ("loss", "tokens", "positions", "rows")
+        scalars = {name: float(value) for name, value in logs.items() if name not in others}
         scalars["loss"] = scalars.pop("step_loss", float(logs["loss"]))
         scalars["learning_rate"] = self.learning_rate
         if "tokens" in logs:
