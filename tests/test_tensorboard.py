@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from kerasformer.training.evaluation import Report
@@ -151,6 +152,27 @@ def test_a_plain_keras_model_is_shown_too(tmp_path):
             found |= {(path.parent.name, v.tag): float(tf.make_ndarray(v.tensor)) for v in event.summary.value}
     train = {"loss": 0.5, "mae": 0.25, "step_seconds": 2.0, "learning_rate": pytest.approx(0.1)}
     assert found == {("validation", "mae"): 0.75} | {("train", tag): value for tag, value in train.items()}
+
+
+@pytest.mark.parametrize("begun", [0, 3])
+def test_a_step_stands_once_where_a_run_goes_on_from_one_before(begun, tmp_path):
+    optimizer = SimpleNamespace(iterations=0, learning_rate=0.1)
+    for first, last in ((0, 5), (begun, 6)):
+        callback, optimizer.iterations = TensorBoard(tmp_path, hyperparameters={"a": 1}), first
+        callback.set_model(SimpleNamespace(optimizer=optimizer))
+        callback.on_train_begin()
+        for optimizer.iterations in range(first + 1, last + 1):
+            callback.on_train_batch_begin(0)
+            callback.on_train_batch_end(0, {"loss": last, "step_seconds": 2.0})
+            if optimizer.iterations % 3 == 0:
+                callback.on_epoch_end(0, {"val_loss": last})
+        callback.on_train_end()
+    found = {}
+    for part in ("train", "validation"):
+        events = EventAccumulator(str(tmp_path / "tensorboard" / part)).Reload()
+        found[part] = [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors("loss")]
+    assert found["train"] == [(step, 5 if step <= begun else 6) for step in range(1, 7)]
+    assert found["validation"] == [(3, 5 if begun else 6), (6, 6)]
 
 
 # The picture

@@ -1,5 +1,6 @@
 """What TensorBoard shows of a run: scalars of every step, and of each evaluation an image and the mistakes."""
 
+import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,8 +56,7 @@ class TensorBoard(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.train = self.validation = tf.summary.create_noop_writer()
         with may_be_lost(self.folder):
-            self.train = tf.summary.create_file_writer(str(self.folder / "train"))
-            self.validation = tf.summary.create_file_writer(str(self.folder / "validation"))
+            self.train, self.validation = self._writer("train"), self._writer("validation")
             if self.hyperparameters:
                 with self.validation.as_default():
                     hparams.hparams(self.hyperparameters)
@@ -97,6 +97,14 @@ class TensorBoard(keras.callbacks.Callback):
         with may_be_lost(self.folder):
             self.train.close()
             self.validation.close()
+
+    def _writer(self, part: str) -> tf.summary.SummaryWriter:
+        """Begins a file of events, which tells TensorBoard to drop those of steps that are to come once more."""
+        writer = tf.summary.create_file_writer(str(self.folder / part))
+        start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+        event = tf.compat.v1.Event(wall_time=time.time(), step=steps_made(self.model.optimizer) + 1, session_log=start)
+        tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())
+        return writer
 
     def _samples(self) -> str:
         """What the model makes of the prompts, as Markdown that keeps their lines."""
