@@ -62,9 +62,17 @@ def test_bfloat16_is_recomputed_to_the_bit(family):
 
 
 def test_each_draw_drops_other_units():
-    gpt = FAMILIES["gpt2"]
-    losses = [gradients_of(gpt, remat=True, dropout=0.5, draw=draw)[0] for draw in (1, 2)]
-    assert losses[0] != losses[1]
+    """Also those that are 1024 steps, or 8, apart: modulo Keras's 2**31 - 2 they are near to one another."""
+    model = Classifier(FAMILIES["gpt2"](FAMILIES["gpt2"].config_class(**SIZES, dropout=0.5)), ["a", "b"])
+    model.compile("sgd", jit_compile=False)
+    inputs = {"token_ids": tf.constant(np.arange(14).reshape(2, 7) % 30, tf.int32)}
+    gradients = tf.function(model.sum_gradients)
+    draws = [step * 2**20 + part for step in (0, 1, 8, 1024, 2**40) for part in range(4)]
+    losses = [float(gradients(inputs, tf.constant([0, 1]), tf.ones(2), tf.constant(draw))[0]) for draw in draws]
+    assert len(set(losses)) == len(draws)
+    states = np.array([[state.numpy() for _, state in model._seeds(draw)] for draw in draws])  # [draws, layers, 2]
+    counted = np.concatenate([states, states + [0, 1]]).reshape(-1, 2) % (2**31 - 2)
+    assert len(np.unique(counted, axis=0)) == len(counted) >= 2 * 3 * len(draws)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="the jax extra is not installed")

@@ -123,11 +123,7 @@ class TrainingStep(Fitting):
         Args:
             draw: of the random numbers: each number gives others.
         """
-        # A generator counts up from here, at most 256 times.
-        place = tf.stack([tf.zeros([], tf.int64), tf.cast(draw, tf.int64) * 256])
-        generators = [variable for variable in self.variables if variable.name == "seed_generator_state"]
-        seeds = [(generator, tf.cast(generator.value, tf.int64) + place) for generator in generators]
-        with keras.StatelessScope(seeds), tf.GradientTape() as tape:
+        with keras.StatelessScope(self._seeds(draw)), tf.GradientTape() as tape:
             loss_sum, outputs = self.sum_losses(inputs, labels, weights, training=True)
             scaled = self.optimizer.scale_loss(self.weighed(loss_sum))
         variables = [variable.value for variable in self.trainable_variables]
@@ -164,10 +160,28 @@ class TrainingStep(Fitting):
         return loss_sum, outputs, gradients
 
     def _draw(self) -> tf.Tensor:
-        """Which random numbers this replica's first micro-batch draws, the others the ones after."""
+        """Which random numbers this replica's first micro-batch draws, the others the ones after.
+
+        Of 2**41 steps of 2**20 micro-batches on all replicas together, none has the number of another.
+        """
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         step = tf.cast(self.optimizer.iterations, tf.int64)
         return step * 2**20 + tf.cast(replica, tf.int64) * self.accumulate
+
+    def _seeds(self, draw: int | tf.Tensor) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """The model's random generators, and the states [2] that they have in a draw.
+
+        Keras takes both words of a state modulo 2**31 - 2 and counts the second up within a draw. Hashed to 62 bits,
+        two of n states in a run meet with a probability of n**2 / 2**63.
+        """
+        generators = [variable for variable in self.variables if variable.name == "seed_generator_state"]
+        draw = tf.cast(draw, tf.int64)
+        key = tf.cast(tf.stack([draw // 2**30, draw % 2**30]), tf.int32)
+        # Philox (Salmon et al. 2011) is such a hash: one key gives all generators' words.
+        shape, whole = [len(generators), 2], {"minval": None, "maxval": None, "dtype": tf.int32}
+        words = tf.random.stateless_uniform(shape, key, alg="philox", **whole)
+        states = tf.unstack(tf.cast(words, tf.int64))
+        return [(variable, variable.value + state) for variable, state in zip(generators, states, strict=True)]
 
     def _apply_gradients(self, gradients: list[tf.Tensor], weight_sum: tf.Tensor) -> tf.Tensor:
         """One optimizer step on the mean gradient; returns that gradient's global norm, before it is cut."""
