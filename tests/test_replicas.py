@@ -35,7 +35,7 @@ def workers(tmp_path_factory) -> list[dict]:
     ("case", "ours", "keras"),
     [
         ("A1", {"w": -1.0, "iterations": 1}, {"w": -2.0}),  # clipped on each replica, then added up
-        ("A2", {"w": 0.0, "iterations": 0}, {"w": float("-inf"), "iterations": 1}),
+        ("A2", {"w": 0.0, "iterations": 1}, {"w": float("-inf"), "iterations": 1}),
         ("A3", {"w": -5.0}, {"w": -3.75}),  # divided by the rows, padding too
         ("A4", {"w": -2.5, "iterations": 1}, "merge_call"),
         ("A5", {"w": -1.0, "iterations": 2}, {"w": 0.0}),  # the schedule has run twice as fast, past the rate of 1

@@ -32,9 +32,14 @@ def leave_to_step(optimizer: keras.Optimizer, strategy: tf.distribute.Strategy) 
 
     Raises:
         InputError: an optimizer made outside the strategy's scope, which would update one replica alone, or one that
-            adds up gradients itself.
+            adds up gradients itself; or moving averages with float16's scaled losses.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    scaled, optimizer = optimizer, getattr(optimizer, "inner_optimizer", optimizer)
+    if optimizer is not scaled and optimizer.use_ema:
+        raise InputError(
+            "expected no moving averages with scaled losses, whose first steps, where averages begin, can be left out, "
+            "got use_ema; train in bfloat16, which scales none"
+        )
     if optimizer._distribution_strategy is not strategy:
         raise InputError(
             "expected an optimizer made within the model's strategy.scope(), got one from outside; "

@@ -191,7 +191,11 @@ class TrainingStep(Fitting):
         if limit := global_clipnorm(self.optimizer):
             factor *= limit / tf.maximum(gradient_norm, limit)
         gradients = [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients]
+        steps = self.optimizer.iterations + 1
         self.optimizer.apply(gradients, self.trainable_variables)
+        if hasattr(self.optimizer, "inner_optimizer"):
+            # It leaves a step out whose scaled gradients overflow. What comes next is other data all the same.
+            self.optimizer.iterations.assign(steps)
         return gradient_norm
 
     def _update_metrics(
