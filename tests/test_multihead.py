@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasformer.data.encoding import classification
 from kerasformer.errors import InputError
 from kerasformer.models.bert.config import BertConfig
 from kerasformer.models.bert.model import Bert
@@ -57,7 +58,7 @@ def make(**settings) -> MultiHead:
 def fit(model: MultiHead, **settings) -> dict[str, float]:
     """What a step on all rows logs."""
     given = {"sample_weight": WEIGHTS, "batch_size": ROWS, "verbose": 0, "shuffle": False} | settings
-    return {name: values[-1] for name, values in model.fit(INPUTS, LABELS, **given).history.items()}
+    return {name: values[-1] for name, values in model.fit(**{"x": INPUTS, "y": LABELS} | given).history.items()}
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +264,33 @@ def test_labels_are_by_head(model, labels, message):
     data = tf.data.Dataset.from_tensor_slices((INPUTS, labels)).batch(ROWS)
     with pytest.raises(InputError, match=message):
         model.evaluate(data, verbose=0)
+
+
+@pytest.mark.parametrize(("name", "label", "count"), [("topic", 2, 2), ("words", 15, 15)])
+def test_labels_are_of_the_heads(model, name, label, count):
+    before, labels = model.get_weights(), LABELS | {name: LABELS[name].copy()}
+    labels[name].flat[3] = label
+    data = tf.data.Dataset.from_tensor_slices((INPUTS, labels)).batch(ROWS)
+    said = f"expected labels of {name} below {count}"
+    with pytest.raises(InputError, match=f"{said}, got {label}; give it ids that it has"):
+        fit(model, x=INPUTS, y=labels)
+    with pytest.raises(InputError, match=said):
+        fit(model, validation_data=(INPUTS, labels, WEIGHTS))
+    with pytest.raises(InputError, match=said):
+        model.evaluate(INPUTS, labels, verbose=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+        model.fit(data, verbose=0, shuffle=False)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_data_of_a_single_head_are_refused(model, animals, bert_tiny):
+    tokenizer = WordPiece.from_folder(bert_tiny)
+    batches, _ = classification(animals, tokenizer=tokenizer, max_length=8, batch_size=4)
+    message = "expected the backbone's inputs and labels by head, topic, words, got Batches, which are of a single head"
+    for use in (model.fit, model.evaluate, lambda data: fit(model, validation_data=data)):
+        with pytest.raises(InputError, match=message):
+            use(batches)
 
 
 if __name__ == "__main__":  # a process of its own, for the CPU can be made into two devices only before its first use

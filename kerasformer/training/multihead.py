@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import KerasTensor
 
+from kerasformer.data.batches import Batches
+from kerasformer.data.masking import MaskedWindows
+from kerasformer.data.windows import Windows
 from kerasformer.errors import InputError
 from kerasformer.training.step import STEP_LOGS, TrainingStep
 from kerasformer.training.tasks import Classifier, TokenLoss
@@ -73,6 +77,25 @@ class MultiHead(TrainingStep, keras.Model):
         super().compile(optimizer=optimizer, **kwargs)
         self.losses_by_head, self.loss_weights = dict(loss or {}), [*map(float, weights.values())]
 
+    def fit(
+        self, x: Any = None, y: Any = None, *args, validation_data: Any = None, **kwargs
+    ) -> keras.callbacks.History:
+        """Keras's `fit` on arrays or a tf.data.Dataset.
+
+        Raises:
+            InputError: data of a single head, or arrays of labels that a head does not have; batches of a dataset that
+                hold such labels stop the training when they come.
+        """
+        if isinstance(validation_data, tuple):
+            self._known(*validation_data[:2])
+        elif validation_data is not None:
+            validation_data, _ = self._known(validation_data)
+        return super().fit(*self._known(x, y), *args, validation_data=validation_data, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args, **kwargs) -> list[float] | dict[str, float]:
+        """Keras's `evaluate`, on what `fit` takes."""
+        return super().evaluate(*self._known(x, y), *args, **kwargs)
+
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """See TrainingStep. The sums are over shares of each head's weight, so that their total weight is 1."""
         inputs, labels, weights = self._unpacked(data)
@@ -114,6 +137,35 @@ class MultiHead(TrainingStep, keras.Model):
         """Writes a folder of each head's name, that `transformers` and the head's `from_pretrained` load."""
         for name, head in self.heads.items():
             head.save_pretrained(Path(folder) / name)
+
+    def _known(self, x: Any, y: Any = None) -> tuple[Any, Any]:
+        """Data with labels of the heads; raises InputError where they are of others."""
+        if isinstance(x, Batches | Windows | MaskedWindows):
+            raise InputError(
+                f"expected the backbone's inputs and labels by head, {', '.join(self.heads)}, got {type(x).__name__}, "
+                "which are of a single head; map their dataset() to both"
+            )
+        if isinstance(x, tf.data.Dataset):
+            return x.map(self._asserted), y
+        for name in self.heads.keys() & (y if isinstance(y, dict) else ()):
+            if (largest := np.max(y[name], initial=-1)) >= (count := self._classes(name)):
+                raise InputError(f"expected labels of {name} below {count}, got {largest}; give it ids that it has")
+        return x, y
+
+    def _asserted(self, *batch: Any) -> tuple:
+        """The batch, if its labels are of the heads: seen by the host, which a step does not speak to."""
+        _, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        for name in self.heads.keys() & (labels if isinstance(labels, dict) else ()):
+            count = self._classes(name)
+            tf.debugging.assert_less(
+                labels[name], tf.cast(count, labels[name].dtype), f"expected labels of {name} below {count}"
+            )
+        return batch
+
+    def _classes(self, name: str) -> int:
+        """How many labels a head has."""
+        head = self.heads[name]
+        return len(head.labels) if isinstance(head, Classifier) else self.backbone.config.vocab_size
 
     def _unpacked(self, data: tuple) -> tuple[dict[str, tf.Tensor], Labels, Labels]:
         """Inputs, labels and weights; what weighs nothing has some label that there is."""
