@@ -17,7 +17,10 @@ MAY_DIFFER = {"name", "runs", "resume", "train.checkpoint_every", "train.on_nan"
 MAY_DIFFER |= {"train.strategy", "train.devices", "train.worker_timeout", "train.profile", "train.peak_tflops"}
 MAY_GROW = {"train.steps", "train.epochs"}
 
+# The names that there are; what makes each of them is elsewhere, in tables of these.
+Optimizer = Literal["adamw", "muon", "lamb", "adafactor", "lion", "sgd"]
 Schedule = Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "wsd", "one_cycle"]
+Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Training:
     """Of polynomial; 2 by default."""
     decay_share: float | None = None
     """Of wsd: the share of the way after the warm-up in which the rate falls; 0.2 by default."""
-    optimizer: Literal["adamw", "muon", "lamb", "adafactor", "lion", "sgd"] = "adamw"
+    optimizer: Optimizer = "adamw"
     """muon: for the layers' matrices, and AdamW for all else."""
     beta_1: float | None = None
     """Of adamw, muon, lamb and lion; 0.9 by default."""
@@ -73,7 +76,7 @@ class Training:
     on_nan: Literal["stop", "rewind"] = "stop"
     """A loss or gradient that is no number ends the run, or rewind: it goes on from the last checkpoint without
     the batch."""
-    strategy: Literal["auto", "one", "mirrored", "multiworker", "tpu"] = "auto"
+    strategy: Strategy = "auto"
     """One device, those of this host, of several hosts (TF_CONFIG or Slurm; see launch), a TPU; auto: what is found."""
     devices: int = 0
     """How many of this host's; 0 for all. Without GPUs the CPU is made into so many."""

@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import tensorflow as tf
 
+from kerasformer.config.run import Strategy
 from kerasformer.errors import InputError, Stopped
 
-NAMES = ("auto", "one", "mirrored", "multiworker", "tpu")
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)  # of another worker
 
 
@@ -30,8 +30,8 @@ def strategy(name: str = "auto", devices: int = 0, timeout: float = 600.0) -> tf
     Raises:
         InputError: devices that are not there, or an environment that does not describe the hosts.
     """
-    if name not in NAMES:
-        raise InputError(f"expected a strategy among {', '.join(NAMES)}, got {name!r}; name one of them")
+    if name not in (names := get_args(Strategy)):
+        raise InputError(f"expected a strategy among {', '.join(names)}, got {name!r}; name one of them")
     _read_slurm()
     hosts = sum(map(len, _workers().values()))
     if name == "auto":
