@@ -17,14 +17,21 @@ from kerasformer.training.meter import host_memory
 from kerasformer.training.optimizers import adamw, muon
 from kerasformer.training.plan import Step, Weightless, block, flops, largest_batch, memory
 from kerasformer.training.tasks import CausalLM, Classifier
+from kerasformer.training.tuning import freeze
 
 ROOT = Path(__file__).parent.parent
 PRETRAIN = str(ROOT / "pipelines/gpt_pretrain.py")
 
 
-def gpt(preset="gpt2", dtype="float32", make_optimizer=adamw, **sizes) -> Weightless:
+def gpt(preset="gpt2", dtype="float32", make_optimizer=adamw, frozen=0, **sizes) -> Weightless:
     values = {"dropout": 0.0, "attention_dropout": 0.0, **GPT.preset(preset).values, **sizes}
-    return Weightless.of(lambda: CausalLM(GPT(GPTConfig(**values), dtype=dtype)), make_optimizer(1.0, steps=1))
+
+    def make() -> CausalLM:
+        model = CausalLM(GPT(GPTConfig(**values), dtype=dtype))
+        freeze(model, frozen)
+        return model
+
+    return Weightless.of(make, make_optimizer(1.0, steps=1))
 
 
 def test_the_parameters_are_those_of_the_published_model_and_none_is_allocated():
@@ -89,6 +96,26 @@ def test_recomputed_blocks_cost_a_third_of_their_arithmetic_more():
     assert again == own < computed < own * 4 / 3
 
 
+def test_what_is_frozen_has_no_gradient_and_no_optimizer_state():
+    """The numbers of the published model: of 12 blocks of 7,087,872 weights, six and the embeddings are frozen."""
+    model, step = gpt(), Step(2, 512)
+    half = gpt(frozen=6)
+    every, frozen = 124_439_808, (50_257 + 1024) * 768 + 6 * 7_087_872
+    found, plain = memory(half, step), memory(model, step)
+    assert sum(half.parameters().values()) == every
+    assert (found.weights, found.gradients, found.optimizer) == (
+        4 * every,
+        4 * (every - frozen),
+        8 * (every - frozen),
+    )
+    assert found.activations < 0.6 * plain.activations and found.peak < 0.8 * plain.peak
+    # Of half the blocks there is a third of the arithmetic, of the table of scores two.
+    spared = 4 * (6 * 7_087_872 + 2 * 6 * 512 * 768) + 2 * 50_257 * 768
+    assert flops(model, step)[0] - flops(half, step)[0] == 1024 * spared
+    again = flops(half, dataclasses.replace(step, remat=True))[1] - flops(half, step)[1]
+    assert again == pytest.approx(1024 * (2 * 6 * 7_087_872 + 4 * 6 * 512 * 768))
+
+
 # The command
 
 
@@ -124,11 +151,41 @@ def test_the_command_prints_json(classifier, animals, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("flags", "gradients", "slots"),
+    [
+        ("--train.optimizer sgd --train.momentum 0", 1, 0),
+        ("--train.optimizer sgd --train.ema 0.9", 1, 2),
+        ("--train.schedule polynomial --train.power 3 --train.ema 0.9", 1, 3),
+        ("--train.freeze 12", 1536 / 124_439_808, 2 * 1536 / 124_439_808),
+    ],
+    ids=str,
+)
+def test_the_command_counts_what_the_recipe_trains_and_its_optimizer_keeps(flags, gradients, slots, capsys):
+    assert main(["plan", PRETRAIN, "--json", "--data.batch_size", "8", *flags.split()]) == 0
+    found = json.loads(capsys.readouterr().out)["memory"]
+    assert found["weights"] == 4 * 124_439_808
+    assert (found["gradients"], found["optimizer"]) == (gradients * found["weights"], slots * found["weights"])
+
+
+@pytest.mark.parametrize("recipe", [[], [PRETRAIN]])
+def test_help_tells_the_flags_of_the_command_and_of_the_recipe(recipe, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", *recipe, "--help"])
+    assert not stop.value.code
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for flag in ("--memory", "--devices INT", "--json", "--data.batch_size INT", "--train.remat {none,blocks}"):
+        assert f" {flag}" in told
+    assert "how large a batch fits it" in told
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "expected a recipe first, got none"),
         ([PRETRAIN, "--memory", "much"], "expected --memory as a size such as 16GB, got 'much'"),
         ([PRETRAIN, "--memory"], "expected a value for --memory, got none"),
+        ([PRETRAIN, "--memry", "16GB"], "expected a flag of kerasformer plan"),
+        ([PRETRAIN, "--devices", "x"], "expected --devices as a number (int), got 'x'"),
         ([PRETRAIN, "--data.batch_size", "0"], "expected --data.batch_size as a whole number of at least 1, got 0"),
         ([PRETRAIN, "--train.remat", "all"], "expected --train.remat as one of"),
         ([PRETRAIN, "--model.preset", "gpt9"], "expected one of the presets gpt1, gpt2"),

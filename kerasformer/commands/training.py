@@ -1,13 +1,15 @@
 """Commands that train and measure a model."""
 
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated
 
 import tyro
 
 from kerasformer.commands.shared import import_tensorflow, print_json
-from kerasformer.config import Recipe, load_recipe
+from kerasformer.config import Recipe, Run, load_recipe
 from kerasformer.errors import InputError
 from kerasformer.flags import HELP, parse
 
@@ -24,51 +26,55 @@ def train(arguments: list[str]) -> None:
     print_json(run(recipe, examples and examples()))
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A recipe, and what is asked of it."""
+
+    recipe: Annotated[Run, tyro.conf.arg(name="")]
+    memory: str | None = None
+    """Of each device, such as 16GB: how large a batch fits it."""
+    devices: int = 0
+    """How many of them; 0 for what --train.devices tells."""
+    json: bool = False
+    """Print JSON and no table."""
+
+
 def plan(arguments: list[str]) -> None:
     """Tell what a run takes before it runs: `kerasformer plan RECIPE --memory 16GB --devices 8 --json`, and flags."""
-    module = recipe_of(arguments, "plan", plan.__doc__, "plan pipelines/gpt_pretrain.py --memory 16GB")
-    own, others = own_flags(arguments[1:], {"--memory": 1, "--devices": 1, "--json": 0})
-    others += [f"--train.devices={own['--devices']}"] if "--devices" in own else []
-    recipe = parse(type(module.recipe), others, f"plan {arguments[0]}", plan.__doc__, default=module.recipe)
+    module = recipe_of(arguments, "plan", plan.__doc__, "plan pipelines/gpt_pretrain.py --memory 16GB", Plan)
+    asked = parse(Plan, arguments[1:], f"plan {arguments[0]}", plan.__doc__, default=Plan(module.recipe))
+    recipe = asked.recipe
+    if asked.devices:
+        recipe = replace(recipe, train=replace(recipe.train, devices=asked.devices))
     recipe.check_fields()
-    room = size_of(own["--memory"]) if "--memory" in own else None
+    room = None if asked.memory is None else size_of(asked.memory)
     import_tensorflow()
     from kerasformer.training.planning import figures, table
 
     found = figures(recipe, room)
-    print_json(found) if "--json" in own else print(table(found), flush=True)
+    print_json(found) if asked.json else print(table(found), flush=True)
 
 
-def recipe_of(arguments: list[str], command: str, description: str | None, example: str) -> ModuleType:
+def recipe_of(
+    arguments: list[str], command: str, description: str | None, example: str, options: type | None = None
+) -> ModuleType:
     """The module of the recipe that is a command's first argument; help where that is asked for.
+
+    Args:
+        options: what holds the recipe and the command's own flags, if there are any.
 
     Raises:
         InputError: no recipe.
     """
     if arguments and arguments[0] in HELP:
-        parse(Recipe, ["--help"], f"{command} RECIPE", description, default=Recipe(name="RECIPE"))
+        some = Recipe(name="RECIPE")
+        default = some if options is None else options(some)
+        parse(type(default), ["--help"], f"{command} RECIPE", description, default=default)
     if not arguments or arguments[0].startswith("-"):
         raise InputError(
             f"expected a recipe first, got {arguments[0] if arguments else 'none'}; for example kerasformer {example}"
         )
     return load_recipe(Path(arguments[0]))
-
-
-def own_flags(arguments: list[str], takes: dict[str, int]) -> tuple[dict[str, str], list[str]]:
-    """The values of a command's own flags among those of a recipe, and the arguments without them."""
-    own, others, words = {}, [], list(arguments)
-    while words:
-        flag, equals, value = words[0].partition("=")
-        if flag not in takes:
-            others.append(words.pop(0))
-            continue
-        words.pop(0)
-        if takes[flag] and not equals:
-            if not words:
-                raise InputError(f"expected a value for {flag}, got none")
-            value = words.pop(0)
-        own[flag] = value
-    return own, others
 
 
 def size_of(text: str) -> int:

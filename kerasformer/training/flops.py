@@ -19,18 +19,24 @@ def flops_per_token(model: Head, length: int) -> float:
     """FLOPs of a training step for each token of rows of `length`: 6 N + 12 L T D (PaLM, arXiv 2204.02311, appendix B).
 
     N are the parameters that a token is multiplied with. Tables that are only looked up are not among them; a token
-    table that also gives the scores of the next token is. What is computed twice to save memory does not count.
+    table that also gives the scores of the next token is. What is computed twice to save memory does not count. What is
+    frozen lies below all that learns, and so takes a forward pass alone, a third; such a table, two.
     """
-    config = model.backbone.config
-    return 6 * multiplied(model) + 12 * config.num_layers * length * config.dim
+    config, blocks = model.backbone.config, model.backbone.blocks
+    third = 2 * sum(math.prod(v.shape) for v in model.non_trainable_weights if v.name != "embeddings")
+    third += 4 * sum(not block.trainable for block in blocks) * length * config.dim
+    spared = 2 * third + (2 * _scored(model) if model.scored_share and not model.backbone.output_table.trainable else 0)
+    return 6 * multiplied(model) + 12 * len(blocks) * length * config.dim - spared
 
 
 def multiplied(model: Head) -> int:
     """The parameters that a token is multiplied with; of a table that only a share of them meet, that share."""
-    count = sum(math.prod(v.shape) for v in model.trainable_variables if v.name != "embeddings")
-    if not model.scored_share:
-        return count
-    return count + round(model.scored_share * math.prod(model.backbone.output_table.shape))
+    return sum(math.prod(v.shape) for v in model.weights if v.name != "embeddings") + _scored(model)
+
+
+def _scored(model: Head) -> int:
+    """The parameters of the table that gives tokens their scores, times the share of the tokens that get any."""
+    return round(model.scored_share * math.prod(model.backbone.output_table.shape)) if model.scored_share else 0
 
 
 def peak_flops(strategy: tf.distribute.Strategy, dtype: str, tflops: float | None = None) -> float:

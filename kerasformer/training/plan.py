@@ -67,7 +67,7 @@ class Weightless:
     def parameters(self) -> dict[str, int]:
         """How many the embeddings, the blocks, and what comes after them have."""
         counts = dict.fromkeys(("embeddings", "blocks", "head"), 0)
-        for variable in self.model.trainable_variables:
+        for variable in self.model.weights:
             part = variable.path.split("/", 2)[1] if "/" in variable.path else ""
             name = "blocks" if part.startswith("block_") else "embeddings" if part.startswith("embedding") else "head"
             counts[name] += math.prod(variable.shape)
@@ -129,13 +129,13 @@ def memory(weightless: Weightless, step: Step) -> Memory:
     model, c = weightless.model, _bytes(weightless.model)
     config, n = model.backbone.config, step.rows * step.length
     stream, one = n * config.dim, block(model, step)
-    weights = gradients = FLOAT * _numbers(model.trainable_variables)
+    weights, gradients = FLOAT * _numbers(model.weights), FLOAT * _numbers(model.trainable_variables)
     optimizer = FLOAT * weightless.optimizer_numbers
     always = weights + optimizer + (c < FLOAT) * c * multiplied(model)  # products read the weights in their precision
     if step.accumulate > 1:
         always += gradients  # of the micro-batches before
 
-    blocks = config.num_layers * (one.input if step.remat else one.kept)
+    blocks = _trained(model) * (one.input if step.remat else one.kept)  # those below have no backward pass
     outside = (FLOAT + c) * stream  # of the one normalisation before or after the blocks
     outside += (config.dropout > 0) * c * stream  # what multiplied the embeddings
     table = FLOAT * math.prod(model.backbone.output_table.shape) if model.scored_share else 0
@@ -145,14 +145,16 @@ def memory(weightless: Weightless, step: Step) -> Memory:
     loss += 2 * scored  # the hidden states' gradient, in chunks and whole
     kept = table + scored  # of these, until the backward pass reads them
 
-    lookup = FLOAT * _largest(model.trainable_variables)  # gradient of the token table as an input, made dense
+    # The gradient of the token table as an input, made dense.
+    lookup = FLOAT * _largest([v for v in model.trainable_variables if v.name == "embeddings"])
+    largest = FLOAT * _largest(model.trainable_variables)
     again = one.kept if step.remat else 0
     phases = {
         "loss": always + blocks + outside + max(loss, one.working),
         "first block backward": always + blocks + outside + kept + again + one.working,
         "last block backward": always + gradients + kept + lookup + one.kept + one.working,
         # Each gradient divided beside the sum that it was, and the largest weight beside the one that it was.
-        "update": always + 2 * gradients + lookup + (step.devices > 1) * gradients,  # summed over devices: a copy
+        "update": always + 2 * gradients + largest + (step.devices > 1) * gradients,  # summed over devices: a copy
     }
     return Memory(weights, optimizer, gradients, blocks + outside + again, loss, phases)
 
@@ -181,6 +183,7 @@ def flops(weightless: Weightless, step: Step) -> tuple[float, float]:
     config = model.backbone.config
     # A forward pass is a third of a step.
     again = 2 * weightless.parameters()["blocks"] + 4 * config.num_layers * step.length * config.dim
+    again *= _trained(model) / config.num_layers
     return tokens * own, tokens * (own + step.remat * again)
 
 
@@ -209,6 +212,11 @@ def _state(optimizer: keras.Optimizer, variables: Sequence[keras.Variable]) -> i
     return average + 2 * count
 
 
+def _trained(model: Head) -> int:
+    """How many blocks are not frozen."""
+    return sum(block.trainable for block in model.backbone.blocks)
+
+
 def _bytes(model: Head) -> int:
     return 2 if model.compute_dtype in ("bfloat16", "float16") else 4
 
@@ -218,4 +226,4 @@ def _numbers(variables: Sequence[keras.Variable]) -> int:
 
 
 def _largest(variables: Sequence[keras.Variable]) -> int:
-    return max(math.prod(variable.shape) for variable in variables)
+    return max((math.prod(variable.shape) for variable in variables), default=0)

@@ -16,6 +16,7 @@ from kerasformer.training.language import KINDS, fresh_config, trained_tokenizer
 from kerasformer.training.optimizers import OPTIMIZERS
 from kerasformer.training.plan import Memory, Step, Weightless, flops, largest_batch, memory
 from kerasformer.training.precision import dtype_policy
+from kerasformer.training.tuning import freeze
 
 
 def figures(recipe: Run, room: int | None = None) -> dict[str, Any]:
@@ -25,13 +26,18 @@ def figures(recipe: Run, room: int | None = None) -> dict[str, Any]:
         room: bytes of a device's memory, for the largest batch that fits.
 
     Raises:
-        InputError: a recipe that names no model.
+        InputError: a recipe that names no model, or freezes more than it has.
     """
     settings, data = recipe.train, recipe.data
     policy = dtype_policy(settings.precision)
-    weightless = Weightless.of(
-        lambda: model_of(recipe, policy), OPTIMIZERS[settings.optimizer](1.0, steps=1, ema=settings.ema)
-    )
+
+    def model() -> Head:
+        made = model_of(recipe, policy)
+        freeze(made, settings.freeze)
+        return made
+
+    own = {"schedule": settings.schedule, "ema": settings.ema, **settings.own_settings}
+    weightless = Weightless.of(model, OPTIMIZERS[settings.optimizer](1.0, steps=1, **own))
     config = weightless.model.backbone.config
     devices = settings.devices or len(tf.config.list_physical_devices("GPU")) or 1
     length = min(data.max_length, config.max_length)
