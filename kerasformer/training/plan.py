@@ -138,7 +138,8 @@ def memory(weightless: Weightless, step: Step) -> Memory:
     blocks = _trained(model) * (one.input if step.remat else one.kept)  # those below have no backward pass
     outside = (FLOAT + c) * stream  # of the one normalisation before or after the blocks
     outside += (config.dropout > 0) * c * stream  # what multiplied the embeddings
-    table = FLOAT * math.prod(model.backbone.output_table.shape) if model.scored_share else 0
+    learns = model.scored_share and model.backbone.output_table.trainable
+    table = FLOAT * math.prod(model.backbone.output_table.shape) if learns else 0
     scored = FLOAT * model.scored_share * stream
     loss = FLOAT * _logits(model, n) * 3  # logits, their exponentials, and these as the products read them
     loss += 4 * table  # in the loop over chunks: zeros, the sum so far, a chunk's share, their sum
