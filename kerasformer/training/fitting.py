@@ -74,7 +74,7 @@ class Fitting:
 
                 def go_on(i: tf.Tensor, logs: dict) -> tuple:
                     if isinstance(iterator, tf.distribute.DistributedIterator):
-                        return i + 1, one(next(iterator))
+                        return i + 1, one(next(iterator))  # see _has_whole
                     batch = iterator.get_next_as_optional()
                     return i + 1, tf.cond(batch.has_value(), lambda: one(batch.get_value()), lambda: logs)
 

@@ -20,7 +20,7 @@ def flops_per_token(model: Head, length: int) -> float:
 
     N are the parameters that a token is multiplied with. Tables that are only looked up are not among them; a token
     table that also gives the scores of the next token is. What is computed twice to save memory does not count. What is
-    frozen lies below all that learns, and so takes a forward pass alone, a third; such a table, two.
+    frozen lies below all that learns, and takes a forward pass alone, a third; a frozen table of scores takes two.
     """
     config, blocks = model.backbone.config, model.backbone.blocks
     third = 2 * sum(math.prod(v.shape) for v in model.non_trainable_weights if v.name != "embeddings")
