@@ -167,7 +167,13 @@ def test_fine_tuning_goes_on_from_a_checkpoint(run, recipe, tmp_path):
         tmp_path / "runs",
         data={"tokenizer": None},
         model={"from_pretrained": figures["model"]},
-        train={"steps": 4, "evaluate_every": 0, "learning_rate": 1e-4, "steps_per_execution": 3},
+        train={
+            "steps": 4,
+            "evaluate_every": 0,
+            "learning_rate": 1e-4,
+            "min_learning_rate": 0.0,
+            "steps_per_execution": 3,
+        },
     )
     assert train(tuned)["val_loss"] < figures["val_loss"] + 0.1
     steps, evaluations = log_of(tuned.folder)
