@@ -97,7 +97,8 @@ class Model(keras.Model):
 
     def build(self, input_shape=None):
         if not self.built:
-            self.compute_output_spec({n: keras.KerasTensor((None, None), "int32", name=n) for n in self.input_names})
+            for layer in self.layers:  # they know their weights from the width: to trace them would take far longer
+                layer.build((None, None, self.config.dim))
             self.built = True
 
     @property
