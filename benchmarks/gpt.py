@@ -22,8 +22,8 @@ OURS = [sys.executable, KERAS, "ours"]
 HUB = [".venv-keras-hub/bin/python", KERAS, "keras_hub"]
 TORCH = [".venv-peers/bin/python", HERE / "gpt_torch.py"]
 STEPS = {
-    "kerasformer, bfloat16": [*OURS, "bfloat16", "none"],
-    "kerasformer, float32": [*OURS, "float32", "none"],
+    "kerasformer, bfloat16": [*OURS, "bfloat16", "auto"],
+    "kerasformer, float32": [*OURS, "float32", "auto"],
     "kerasformer, float32, XLA": [*OURS, "float32", "xla"],
     "KerasHub, default (float32, XLA)": [*HUB, "float32", "auto"],
     "KerasHub, float32": [*HUB, "float32", "none"],

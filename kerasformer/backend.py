@@ -1,6 +1,9 @@
 """What differs from backend to backend: how a function is compiled, and what the machine computes fast."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import keras
@@ -31,6 +34,33 @@ def fused(function: Callable) -> Callable:
 
         return tf.function(function, jit_compile=True)
     return function
+
+
+_fusing = ContextVar("fusing", default=False)
+
+
+@contextmanager
+def fusing(on: bool = True) -> Iterator[None]:
+    """Within it what is `fusible` is `fused`."""
+    token = _fusing.set(on)
+    try:
+        yield
+    finally:
+        _fusing.reset(token)
+
+
+def fusible(function: Callable) -> Callable:
+    """A pure function of tensors, many small operations, that is one where a training step asks for it by `fusing`.
+
+    Elsewhere it is what it was: no operation of XLA comes into an export.
+    """
+    once = functools.cache(lambda: fused(function))
+
+    @functools.wraps(function)
+    def call(*tensors: keras.KerasTensor) -> keras.KerasTensor | tuple[keras.KerasTensor, ...]:
+        return (once() if _fusing.get() else function)(*tensors)
+
+    return call
 
 
 def recomputed(

@@ -14,8 +14,9 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from kerasformer import backend
 from kerasformer.layers.activations import ACTIVATIONS
-from kerasformer.layers.attention import Cache, SelfAttention
+from kerasformer.layers.attention import Cache, SelfAttention, attention_weights
 from kerasformer.layers.block import Block
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
@@ -74,6 +75,19 @@ def attention(x: np.ndarray, w: dict[str, np.ndarray], seen: np.ndarray) -> np.n
     return np.concatenate(heads, axis=-1) @ w["output/kernel"].T + w["output/bias"]
 
 
+def slopes(function, x: np.ndarray, h: float = 1e-5) -> np.ndarray:
+    """The gradient of a scalar function by central differences, in float64."""
+    changes = h * np.eye(x.size).reshape(-1, *x.shape)
+    return np.reshape([(function(x + change) - function(x - change)) / (2 * h) for change in changes], x.shape)
+
+
+@pytest.fixture(params=[False, True], ids=["operations", "fused"])
+def fusing(request):
+    """As elsewhere, and as within a training step."""
+    with backend.fusing(request.param):
+        yield
+
+
 @pytest.mark.parametrize("is_causal", [False, True])
 def test_attention_equals_numpy(is_causal):
     layer, x = randomized(SelfAttention(N, is_causal=is_causal), B, T, D), numbers(B, T, D)
@@ -95,6 +109,36 @@ def test_attention_with_a_cache_equals_attention_at_once(window, room):
         parts.append(step)
     np.testing.assert_allclose(np.concatenate(parts, axis=1), layer(x), **TOLERANCE)
     assert tuple(cache.keys.shape) == (B, N, room, D // N)
+
+
+@pytest.mark.parametrize("penalty_shape", [(B, 1, 1, T), (1, 1, T, T), (B, N, T, T), (T, T), None])
+def test_the_written_gradient_of_attention_weights_is_their_derivative(fusing, penalty_shape):
+    scores, weights = numbers(B, N, T, T), numbers(B, N, T, T)
+    inputs = [scores] if penalty_shape is None else [scores, numbers(*penalty_shape)]
+    with tf.GradientTape() as tape:
+        tensors = [tf.constant(part, tf.float32) for part in inputs]
+        tape.watch(tensors)
+        loss = tf.reduce_sum(attention_weights(*tensors) * weights)
+
+    def less(penalty: np.ndarray | float) -> np.ndarray:
+        return (softmax(scores - penalty) * weights).sum()
+
+    for_scores, *for_penalty = tape.gradient(loss, tensors)
+    penalty = sum(inputs[1:], np.zeros(1))
+    np.testing.assert_allclose(for_scores, -slopes(less, np.zeros_like(scores) + penalty), **TOLERANCE)
+    for found, part in zip(for_penalty, inputs[1:], strict=True):
+        np.testing.assert_allclose(found, slopes(less, part), **TOLERANCE)
+
+
+def test_small_operations_are_fused_where_a_training_step_asks_for_it_alone():
+    def graph() -> str:
+        block = Block(N, 2 * D, prenorm=True)
+        return str(tf.function(block).get_concrete_function(tf.zeros([B, T, D])).graph.as_graph_def())
+
+    assert "_XlaMustCompile" not in graph()
+    with backend.fusing():
+        assert "_XlaMustCompile" in graph()
+    assert "_XlaMustCompile" not in graph()
 
 
 def test_a_window_bounds_what_a_position_sees():
@@ -135,14 +179,7 @@ def test_mlp_equals_numpy():
     np.testing.assert_allclose(layer(x), hidden @ w["down/kernel"].T + w["down/bias"], **TOLERANCE)
 
 
-def slopes(function, x: np.ndarray, h: float = 1e-5) -> np.ndarray:
-    """The gradient of a scalar function by central differences, in float64."""
-    changes = h * np.eye(x.size).reshape(-1, *x.shape)
-    return np.reshape([(function(x + change) - function(x - change)) / (2 * h) for change in changes], x.shape)
-
-
-def test_the_written_gradient_of_a_norm_is_its_derivative():
-    tf = pytest.importorskip("tensorflow")
+def test_the_written_gradient_of_a_norm_is_its_derivative(fusing):
     layer, x, weights = randomized(LayerNorm(epsilon=1e-12), B, T, D), numbers(B, T, D), numbers(B, T, D)
     gamma, beta = weights_of(layer).values()
     with tf.GradientTape() as tape:
@@ -210,8 +247,7 @@ def test_activations_equal_their_formulas(name, formula):
 
 
 @pytest.mark.parametrize(("name", "formula"), [("gelu", exact_gelu), ("gelu_tanh", tanh_gelu)])
-def test_the_written_gradient_of_gelu_is_its_derivative(name, formula):
-    tf = pytest.importorskip("tensorflow")
+def test_the_written_gradient_of_gelu_is_its_derivative(fusing, name, formula):
     x, h = np.linspace(-6, 6, 101), 1e-6
     with tf.GradientTape() as tape:
         tensor = tf.constant(x, tf.float32)

@@ -4,11 +4,13 @@ Shapes: B batch, T target length, S source length, D width, N heads, H head size
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
 from keras import KerasTensor, ops
 
+from kerasformer import backend
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.masks import causal_penalty
@@ -86,23 +88,53 @@ class SelfAttention(keras.layers.Layer):
             key, value = cache  # [B, N, S, H]
 
         scores = ops.matmul(query * (1 / math.sqrt(head_size)), ops.swapaxes(key, 2, 3))  # [B, N, T, S]
-        if attention_bias is not None:
-            scores = scores + ops.cast(attention_bias, scores.dtype)
+        penalty = None if attention_bias is None else -ops.cast(attention_bias, scores.dtype)
         if self.is_causal:
             keys = ops.shape(key)[2]
-            # Subtracted: TensorFlow fuses a product and a sum of these shapes into a kernel hundreds of times slower.
-            scores = scores - causal_penalty(length, keys, scores.dtype, start=start, window=self.window)
-        weights = ops.cast(attention_weights(scores), value.dtype)
+            hidden = causal_penalty(length, keys, scores.dtype, start=start, window=self.window)
+            penalty = hidden if penalty is None else penalty + hidden
+        weights = attention_weights(scores) if penalty is None else attention_weights(scores, penalty)
         weights = self.dropout(weights, training=training)
         attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # [B, T, N, H]
         output = self.output_projection(ops.reshape(attended, (batch, length, dim)))
         return output if cache is None else (output, cache)
 
 
-def attention_weights(scores: KerasTensor) -> KerasTensor:
-    """Softmax over the last axis, in float32 whatever the dtype: bfloat16 cannot add up many small weights."""
-    scores = ops.cast(scores, "float32")
-    return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)  # of one, Keras's warns
+@ops.custom_gradient
+def attention_weights(scores: KerasTensor, *penalty: KerasTensor) -> tuple[KerasTensor, Callable]:
+    """Softmax over the last axis of `scores` less a penalty that broadcasts to them.
+
+    Computed in float32 whatever the dtype: bfloat16 cannot add up many small weights. The backward pass reads the
+    weights alone.
+    """
+    weights = _softmax(scores, *penalty)
+
+    def gradient(*args, upstream=None):
+        slope = _softmax_gradient(weights, args[0] if upstream is None else upstream)
+        return slope, *(-summed_to(slope, ops.shape(part)) for part in penalty)
+
+    return weights, gradient
+
+
+@backend.fusible
+def _softmax(scores: KerasTensor, *penalty: KerasTensor) -> KerasTensor:
+    # Subtracted: TensorFlow fuses a product and a sum of these shapes into a kernel hundreds of times slower.
+    wide = ops.cast(scores - penalty[0] if penalty else scores, "float32")
+    weights = ops.softmax(wide) if scores.shape[-1] != 1 else ops.ones_like(wide)  # of one, Keras's warns
+    return ops.cast(weights, scores.dtype)
+
+
+@backend.fusible
+def _softmax_gradient(weights: KerasTensor, upstream: KerasTensor) -> KerasTensor:
+    wide, product = ops.cast(weights, "float32"), ops.cast(weights, "float32") * ops.cast(upstream, "float32")
+    return ops.cast(product - wide * ops.sum(product, axis=-1, keepdims=True), upstream.dtype)
+
+
+def summed_to(x: KerasTensor, shape: tuple) -> KerasTensor:
+    """The gradient of what was broadcast from `shape`, of which `x` is that of the result."""
+    whole = (1,) * (len(x.shape) - len(shape)) + tuple(shape)
+    axes = [axis for axis, size in enumerate(whole) if isinstance(size, int) and size == 1]
+    return ops.reshape(ops.sum(x, axis=axes, keepdims=True) if axes else x, shape)
 
 
 def write_columns(cache: KerasTensor, columns: KerasTensor, start: int | KerasTensor) -> KerasTensor:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 from keras import KerasTensor, activations, ops
 
-from kerasformer.layers.rows import Rows
+from kerasformer.layers.rows import Rows, shift
 
 
 class Dense(keras.layers.Layer):
@@ -44,5 +44,6 @@ class Dense(keras.layers.Layer):
         """[..., D] -> [..., units]."""
         outer = ops.shape(x)[:-1]
         y = self.rows.product(ops.reshape(x, (-1, x.shape[-1])))
-        y = ops.reshape(y if self.bias is None else ops.add(y, self.bias), (*outer, self.units))
+        y = y if self.bias is None else shift(y, ops.cast(ops.copy(self.bias), y.dtype))
+        y = ops.reshape(y, (*outer, self.units))
         return self.activation(y)

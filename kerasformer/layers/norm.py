@@ -5,6 +5,9 @@ from collections.abc import Callable
 import keras
 from keras import KerasTensor, ops
 
+from kerasformer import backend
+from kerasformer.layers.rows import sum_rows
+
 
 class LayerNorm(keras.layers.LayerNormalization):
     """Keras's LayerNormalization over the last axis, variables and all.
@@ -26,22 +29,36 @@ def normalise(
     x: KerasTensor, gamma: KerasTensor, beta: KerasTensor, epsilon: KerasTensor
 ) -> tuple[KerasTensor, Callable]:
     """Rows [rows, D] of mean 0 and variance 1, times gamma [D], plus beta [D]; in float32 whatever the dtype of x."""
-    wide = ops.cast(x, "float32")
-    centred = wide - ops.mean(wide, axis=-1, keepdims=True)
-    scale = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + epsilon)  # [rows, 1]
-    normal = centred * scale
+    y, mean, scale = _forward(x, gamma, beta, epsilon)
 
     def gradient(*args, upstream=None):
-        upstream = ops.cast(args[0] if upstream is None else upstream, "float32")
-        product = upstream * normal
-        weights = gamma[:, None] / x.shape[-1]  # for means over D as matrix products
-        shift, slope = ops.matmul(upstream, weights), ops.matmul(product, weights)  # [rows, 1]
-        dx = (upstream * gamma - shift - normal * slope) * scale
-        return ops.cast(dx, x.dtype), sum_rows(product), sum_rows(upstream), ops.zeros_like(epsilon)
+        upstream = args[0] if upstream is None else upstream
+        return *_backward(x, mean, scale, gamma, upstream), ops.zeros_like(epsilon)
 
-    return ops.cast(normal * gamma + beta, x.dtype), gradient
+    return y, gradient
 
 
-def sum_rows(x: KerasTensor) -> KerasTensor:
-    """[rows, D] -> [D], as a matrix product, which adds up bfloat16 in float32."""
-    return ops.squeeze(ops.matmul(ops.ones((1, ops.shape(x)[0]), dtype=x.dtype), x), 0)
+@backend.fusible
+def _forward(
+    x: KerasTensor, gamma: KerasTensor, beta: KerasTensor, epsilon: KerasTensor
+) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
+    """The normalised rows, and the mean and scale [rows, 1] by which they were."""
+    wide = ops.cast(x, "float32")
+    mean = ops.mean(wide, axis=-1, keepdims=True)
+    centred = wide - mean
+    scale = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + epsilon)
+    return ops.cast(centred * scale * gamma + beta, x.dtype), mean, scale
+
+
+@backend.fusible
+def _backward(
+    x: KerasTensor, mean: KerasTensor, scale: KerasTensor, gamma: KerasTensor, upstream: KerasTensor
+) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
+    """The gradients of x, gamma and beta."""
+    upstream = ops.cast(upstream, "float32")
+    normal = (ops.cast(x, "float32") - mean) * scale
+    product = upstream * normal
+    weights = gamma[:, None] / x.shape[-1]  # for means over D as matrix products
+    shift, slope = ops.matmul(upstream, weights), ops.matmul(product, weights)  # [rows, 1]
+    dx = (upstream * gamma - shift - normal * slope) * scale
+    return ops.cast(dx, x.dtype), sum_rows(product), sum_rows(upstream)

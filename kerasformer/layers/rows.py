@@ -66,6 +66,22 @@ def project(x: KerasTensor, rows: KerasTensor) -> tuple[KerasTensor, Callable]:
     return ops.matmul(x, ops.transpose(rows)), gradient
 
 
+@ops.custom_gradient
+def shift(y: KerasTensor, bias: KerasTensor) -> tuple[KerasTensor, Callable]:
+    """[M, R] and [R] -> their sum [M, R]."""
+
+    def gradient(*args, upstream=None):
+        upstream = args[0] if upstream is None else upstream
+        return upstream, sum_rows(upstream)
+
+    return ops.add(y, bias), gradient
+
+
+def sum_rows(x: KerasTensor) -> KerasTensor:
+    """[rows, D] -> [D], as a matrix product, which adds up bfloat16 in float32."""
+    return ops.squeeze(ops.matmul(ops.ones((1, ops.shape(x)[0]), dtype=x.dtype), x), 0)
+
+
 def in_int8(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows [R, D] as int8 [R, D] and float32 scales [R]: no number is off by more than half of its row's scale."""
     largest = np.abs(rows).max(axis=1)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from kerasformer import backend
+
 # Tokens are read in chunks whose logits number about this: 64 MB in float32.
 CHUNK_LOGITS = 2**24
 # Where few tokens are to be predicted, all are read in at least so many chunks: the first then holds BERT's 15 %.
@@ -88,15 +90,16 @@ def _loss_and_gradients(
     def add(i: tf.Tensor, loss: tf.Tensor, for_hidden: tf.Tensor, *for_output: tf.Tensor) -> tuple:
         states, labels, weights = (part[i] for part in chunks)
         losses, others, rest, total = _softmax(states, narrow, labels, *bias)
-        others, scale = tf.cast(others, dtype), weights[:, None] / total
-        # The label's share of the gradient is p - 1. As the sum of the others it keeps its digits where p is near 1.
-        pull = tf.cast(others @ narrow, tf.float32) - rest * tf.cast(tf.gather(narrow, labels), tf.float32)  # [c, D]
+        scale = weights[:, None] / total
+        own = tf.gather(narrow, labels)  # [c, D]
+        for_states = _for_states(tf.matmul(others, narrow), own, rest, scale)
+        factors = (_scaled(states, scale), tf.cast(scale, dtype))
         for_output = [
-            _pushed(sums, others, labels, rest, factors)
-            for sums, factors in zip(for_output, (scale * tf.cast(states, tf.float32), scale), strict=False)
+            _pushed(sums, tf.matmul(others, part, transpose_a=True), labels, rest, part)
+            for sums, part in zip(for_output, factors, strict=False)
         ]
         # A tensor, not an array of them, whose size XLA would not know before it runs.
-        for_hidden = tf.tensor_scatter_nd_update(for_hidden, [[i]], (scale * pull)[None])
+        for_hidden = tf.tensor_scatter_nd_update(for_hidden, [[i]], for_states[None])
         return i + 1, loss + tf.reduce_sum(weights * losses), for_hidden, *for_output
 
     rows = tf.zeros_like(chunks[0], tf.float32)  # [k, c, D]
@@ -106,11 +109,29 @@ def _loss_and_gradients(
     return loss, for_hidden, for_table, *(part[:, 0] for part in for_bias)
 
 
-def _pushed(sums: tf.Tensor, others: tf.Tensor, labels: tf.Tensor, rest: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """Sums [V, m] and, from each token, its exponentials but the label's, and less their sum at the label, times its
-    factors [c, m]."""
-    push = tf.matmul(others, tf.cast(factors, others.dtype), transpose_a=True)
-    return tf.tensor_scatter_nd_sub(sums + tf.cast(push, tf.float32), labels[:, None], rest * factors)
+@backend.fusible
+def _scaled(states: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    return tf.cast(scale * tf.cast(states, tf.float32), states.dtype)
+
+
+@backend.fusible
+def _for_states(pull: tf.Tensor, own: tf.Tensor, rest: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """The gradient of states [c, D], from what the other tokens pull at them and the vectors of their own labels.
+
+    The label's share is p - 1: as the sum of the others it keeps its digits where p is near 1.
+    """
+    return scale * (tf.cast(pull, tf.float32) - rest * tf.cast(own, tf.float32))
+
+
+@backend.fusible
+def _pushed(sums: tf.Tensor, push: tf.Tensor, labels: tf.Tensor, rest: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
+    """Sums [V, m], what the exponentials of all tokens but the labels give, and less their sums at the labels.
+
+    Args:
+        factors: [c, m], of each token's exponentials.
+    """
+    added = sums + tf.cast(push, tf.float32)
+    return tf.tensor_scatter_nd_sub(added, labels[:, None], rest * tf.cast(factors, tf.float32))
 
 
 def _softmax(
@@ -120,7 +141,14 @@ def _softmax(
 
     The exponentials are those of the logits' distance to the largest.
     """
-    logits = tf.cast(tf.matmul(states, table, transpose_b=True), tf.float32)  # [c, V]
+    return _exponentials(tf.matmul(states, table, transpose_b=True), labels, *(() if bias is None else (bias,)))
+
+
+@backend.fusible
+def _exponentials(
+    logits: tf.Tensor, labels: tf.Tensor, bias: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    dtype, logits = logits.dtype, tf.cast(logits, tf.float32)  # [c, V]
     logits = logits if bias is None else logits + bias
     chosen = tf.gather(logits, labels, batch_dims=1)[:, None]  # [c, 1]
     with tf.control_dependencies([chosen]):  # so that the logits, which nobody reads again, are changed in place
@@ -130,7 +158,7 @@ def _softmax(
     others = tf.exp(logits - largest)
     rest = tf.reduce_sum(others, axis=1, keepdims=True)
     total = rest + tf.exp(chosen - largest)
-    return (tf.math.log(total) + largest - chosen)[:, 0], others, rest, total
+    return (tf.math.log(total) + largest - chosen)[:, 0], tf.cast(others, dtype), rest, total
 
 
 def _true_first(choice: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,7 @@
 """What a training step will take, before anything of it exists: parameters, memory on a device, arithmetic.
 
-The memory is counted from what the layers keep for the backward pass, as TensorFlow's own kernels run them: their
-executor starts whatever waits for nothing more, so that what a written gradient can compute without its upstream is
-computed, and kept, in the forward pass. XLA keeps less, at best.
+The memory is counted from what the layers keep for the backward pass where `compile(jit_compile="auto")` runs them. A
+step that XLA compiles whole keeps less, at best.
 
 Shapes: B rows of a device and micro-batch, T length, n = B T tokens, D width, M width inside the MLP, N heads, L
 blocks, V vocabulary; c bytes of a number in the precision of the products, 4 of a weight, a gradient and a statistic.
@@ -22,8 +21,8 @@ from kerasformer.training.updates import Adafactor
 FLOAT = 4
 # Of the memory that lives at the peak, what TensorFlow's allocator takes: gaps remain between tensors of many sizes.
 ALLOCATED = 1.1
-# The traced step, its kernels and their scratch space, whatever the size of the model.
-PROCESS = 120_000_000
+# The traced step, its kernels, what XLA compiled and their scratch space, whatever the size of the model.
+PROCESS = 250_000_000
 
 
 @dataclass(frozen=True)
@@ -89,15 +88,13 @@ def block(model: Head, step: Step) -> Block:
     n = step.rows * step.length
     stream, inside = n * config.dim, n * config.mlp_dim  # numbers in [B, T, D] and in [B, T, M]
     weights = step.rows * config.num_heads * step.length**2  # numbers in [B, N, T, T]
-    kept = 2 * (FLOAT + c) * stream  # of each normalisation the normal in float32, and its output, which products read
+    kept = 2 * 2 * c * stream  # of each normalisation what it reads, and its output, which products read
     kept += 3 * c * stream  # queries, keys and values
     kept += c * stream  # the queries, scaled
     kept += c * stream  # what was attended, which the output projection reads
-    kept += FLOAT * weights  # the softmax, in float32
+    kept += c * weights  # the softmax
     if config.attention_dropout:
         kept += 2 * c * weights  # what multiplied them, and the product
-    elif c < FLOAT:
-        kept += c * weights  # the softmax as the product with the values reads it
     if config.dropout:
         kept += 2 * c * stream  # what multiplied each sublayer's output
     kept += c * inside  # the activation's output, which the second product reads

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasformer import backend
 from kerasformer.errors import InputError
 from kerasformer.training.fitting import Fitting
 from kerasformer.training.optimizers import AdamW, global_clipnorm, leave_to_step
@@ -37,9 +38,10 @@ class TrainingStep(Fitting):
         Args:
             loss_weights: a number that the loss is multiplied with; those of several heads are for `MultiHead`.
             accumulate: micro-batches of a step: a batch is read in so many parts, which takes less memory.
-            jit_compile: True compiles forward and backward pass with XLA. "auto" leaves them to TensorFlow's own
-                kernels, which are the faster ones in bfloat16 on a CPU, and compiles the update of an optimizer
-                other than `AdamW`, whose many small operations XLA fuses. False uses no XLA at all.
+            jit_compile: True compiles forward and backward pass with XLA. "auto" leaves the matrix products to
+                TensorFlow's own kernels, which are the faster ones in bfloat16 on a CPU, and there compiles what lies
+                between them, where XLA makes one pass over memory of many; and on any device the update of an
+                optimizer other than `AdamW`. False uses no XLA at all.
 
         Raises:
             InputError: loss_weights that are no number above 0, or no micro-batch.
@@ -57,6 +59,7 @@ class TrainingStep(Fitting):
             self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
         leave_to_step(self.optimizer, self.distribute_strategy)
         self.accumulate, self.loss_weight = accumulate, loss_weight
+        self._fuses = jit_compile == "auto" and not tf.config.list_physical_devices("GPU")  # where it was measured
         self._gradients = tf.function(self.sum_gradients, jit_compile=jit_compile is True)
         jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
         # On several replicas the update meets the others, which no compiled function can.
@@ -123,11 +126,12 @@ class TrainingStep(Fitting):
         Args:
             draw: of the random numbers: each number gives others.
         """
-        with keras.StatelessScope(self._seeds(draw)), tf.GradientTape() as tape:
-            loss_sum, outputs = self.sum_losses(inputs, labels, weights, training=True)
-            scaled = self.optimizer.scale_loss(self.weighed(loss_sum))
         variables = [variable.value for variable in self.trainable_variables]
-        gradients = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        with backend.fusing(self._fuses):
+            with keras.StatelessScope(self._seeds(draw)), tf.GradientTape() as tape:
+                loss_sum, outputs = self.sum_losses(inputs, labels, weights, training=True)
+                scaled = self.optimizer.scale_loss(self.weighed(loss_sum))
+            gradients = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return loss_sum, outputs, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
     def _accumulated(
