@@ -25,7 +25,7 @@ demo: .venv/.base ## from news articles to a served classifier
 test: .venv/.dev ## format, lint and the fast tests
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
-	$(PYTHON) -m pytest -n auto --dist loadfile
+	$(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: test ## the same as test
 
