@@ -45,8 +45,8 @@ SETTINGS = {
     "5 steps per execution": Setting(steps_per_execution=5),
     "XLA": Setting(xla=True),
     "2 devices": Setting(devices=2),
-    "2 devices, accumulate 2": Setting(devices=2, accumulate=2),
     "2 devices, 5 steps": Setting(devices=2, steps_per_execution=5),
+    "2 devices, accumulate 2, 5 steps": Setting(devices=2, accumulate=2, steps_per_execution=5),
     "2 devices, XLA": Setting(devices=2, xla=True),
     "2 devices, all of it": Setting(devices=2, accumulate=2, steps_per_execution=5, xla=True),
     "2 workers": Setting(workers=2),
@@ -207,7 +207,7 @@ def compare(settings: list[str], makers: list[str]) -> list[dict]:
             for head, figure, value in distances(found, references[maker]):
                 records.append({"setting": name, "maker": maker, "head": head, "figure": figure, "value": value})
                 shown = f"{value:.1e}" if isinstance(value, float) else value[:90]
-                print(f"{name:24} {maker:7} {head:11} {figure:10} {shown}", flush=True)
+                print(f"{name:33} {maker:7} {head:11} {figure:10} {shown}", flush=True)
     return records
 
 

@@ -26,7 +26,7 @@ from kerasformer.training import run as run_module
 from kerasformer.training import strategies
 from kerasformer.training.checkpoints import Checkpoints
 from kerasformer.training.resuming import Training
-from kerasformer.training.run import begin, figures_of, tell_if_not_shared
+from kerasformer.training.run import begin, tell_if_not_shared
 from kerasformer.training.step import TrainingStep
 from kerasformer.training.strategies import distributed, strategy
 
@@ -256,7 +256,7 @@ def hosts(ours: bool) -> dict:
     if index == 0:
         shutil.copytree(FOLDER / "1", FOLDER / "0")
         write_json(recipe.folder / "figures.json", {})
-    found |= {"figures": said(lambda: begin(recipe)), "early": figures_of(recipe)}
+    found |= {"figures": said(lambda: begin(recipe))}
     warned = []
     run_module.logger.addFilter(lambda record: warned.append(record.msg))
     tell_if_not_shared(recipe, STRATEGY)

@@ -85,7 +85,7 @@ def overflowing(rate, steps, **settings):
     [
         {"kind": "table", "policy": "mixed_bfloat16", "accumulate": 2},
         {"kind": "gpt"},
-        {"kind": "table", "policy": "bfloat16"},
+        {"kind": "gpt", "policy": "bfloat16"},
         {"kind": "gpt", "policy": "mixed_float16", "optimizer": overflowing},
         pytest.param({"kind": "table", "optimizer": muon, "accumulate": 2}, marks=pytest.mark.slow),
         pytest.param({"kind": "table"}, marks=pytest.mark.slow),

@@ -1,7 +1,7 @@
 """One training, however it is divided: the bars of benchmarks/equivalence.py, for every head.
 
 Processes of their own train on each setting, so that all settings together are slow; the fast one divides a training in
-every way that one host can.
+every way that one host can without XLA.
 """
 
 import importlib.util
@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-FAST = ("2 devices, all of it",)
+FAST = ("2 devices, accumulate 2, 5 steps",)
 
 
 def benchmark() -> ModuleType:

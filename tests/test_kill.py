@@ -20,7 +20,7 @@ recipe = LanguageRecipe(
     "run",
     LanguageData((Path(__file__).parent / "text.txt",), tokenizer="char", max_length=32, batch_size=4),
     LanguageModel(num_layers=2, num_heads=2, dim=32, dropout=0.1),
-    LanguageTrain(learning_rate=1e-2, precision="float32", compile="none"),
+    LanguageTrain(learning_rate=1e-2, precision="float32"),
 )
 """
 

@@ -38,10 +38,10 @@ def _nodes(part):
     return part.node if hasattr(part, "node") else part.node_def
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["kernels", "xla"])
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
-def test_gradients_are_those_without_it(family, jit):
+@pytest.mark.parametrize(("name", "jit"), [*((name, False) for name in FAMILIES), ("gpt2", True)])
+def test_gradients_are_those_without_it(name, jit):
     """With dropout, and in float32, of which 1e-6 of the largest number is the rounding."""
+    family = FAMILIES[name]
     rates = {"dropout": 0.2, "attention_dropout": 0.1}
     loss, plain, softmaxes = gradients_of(family, remat=False, jit=jit, **rates)
     again, recomputed, computed = gradients_of(family, remat=True, jit=jit, **rates)

@@ -87,7 +87,6 @@ def test_workers_that_do_not_have_the_same_say_what_each_has(workers):
         + ", and end what else trains in it",
         "figures": shared.format(f"{step} and figures on worker 0, {step} on worker 1")
         + ", and end what else trains in it",
-        "early": None,
         "warned": [
             "%s is not on every host: put --runs where all share it, or a run that breaks off cannot go on",
         ],

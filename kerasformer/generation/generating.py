@@ -61,8 +61,8 @@ class Generating:
                 row has its own, of NumPy's global generator.
             precision: of the weights: float32, bfloat16, int8, or auto for the float that this machine does fast.
             truncate_prompt: of a prompt that is too long, read the last tokens that leave room, instead of refusing it.
-            slide: of a text that fills the model's positions, go on from the last half of them. The penalty is for what
-                is read then. Not for beams.
+            slide: of a text that fills the model's positions, go on from the last half of them, and so of a prompt
+                that does. The penalty is for what is read then. Not for beams.
             xla: compile a step with XLA, on TensorFlow; by default where that is faster once it is compiled.
 
         Raises:

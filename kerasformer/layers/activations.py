@@ -14,7 +14,8 @@ SCALE, CUBIC = math.sqrt(2 / math.pi), 0.044715  # of the tanh approximation
 def written(value_and_slope: Callable) -> Callable:
     """A function of which x -> its value and slope is given, both in the dtype of x.
 
-    The slope is computed in the forward pass, and nothing else is kept for the backward pass.
+    The slope is computed in the forward pass, and nothing else is kept for the backward pass. A graph that has none
+    leaves it out.
     """
     fusible = backend.fusible(value_and_slope)
 

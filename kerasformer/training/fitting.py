@@ -138,18 +138,20 @@ class Fitting:
         elif validation_data is not None:
             kwargs["validation_data"] = validation_data
         if not isinstance(x, self.batches_class):
-            if initial_step:
+            if initial_step or total_steps is not None:
                 raise InputError(
-                    f"expected no initial_step with data that are not of the head's own kind, got {initial_step}; "
-                    "skip what has been seen: dataset.skip"
+                    "expected no initial_step nor total_steps with data that are not of the head's own kind, "
+                    f"got {initial_step} and {total_steps}; take what is to be seen: dataset.skip and dataset.take"
                 )
             self.feed = None
             kwargs |= {"initial_epoch": initial_epoch, "steps_per_epoch": steps_per_epoch, "class_weight": class_weight}
             return super().fit(x, *args, epochs=epochs, **kwargs)
         steps = steps_per_epoch or x.steps_per_epoch
         first = max(initial_step, initial_epoch * steps)
+        total = epochs * steps if total_steps is None else total_steps
         for size in x.batch_sizes:
-            self._check("batch_size" if size == x.batch_size else "batch_ramp size", size, first, steps)
+            self._check_size("batch_size" if size == x.batch_size else "batch_ramp size", size)
+        self._check_steps(steps, first, total)
         self.feed = Feed()
 
         def data(first: int, count: int) -> Any:
@@ -160,7 +162,6 @@ class Fitting:
             return distributed(self.distribute_strategy, dataset)
 
         kwargs["shuffle"] = False  # they are in order already
-        total = total_steps or epochs * steps
         if first >= total or first % steps == total % steps == 0:
             kwargs |= {"initial_epoch": -(-first // steps), "epochs": -(-total // steps), "steps_per_epoch": steps}
             return super().fit(data(first, total - first), *args, **kwargs)
@@ -205,7 +206,7 @@ class Fitting:
         dataset = dataset.concatenate(nothing) if missing else dataset
         return distributed(self.distribute_strategy, dataset), int(dataset.cardinality())
 
-    def _check(self, what: str, size: int, first: int, steps: int) -> None:
+    def _check_size(self, what: str, size: int) -> None:
         replicas = self.distribute_strategy.num_replicas_in_sync
         parts = replicas * self.accumulate
         if size % parts:
@@ -214,10 +215,12 @@ class Fitting:
                 f"expected a {what} that {replicas} replicas of {self.accumulate} micro-batches divide, "
                 f"got {size}; take {f'{below} or ' if below else ''}{above}"
             )
-        if steps % self.steps_per_execution or first % self.steps_per_execution:
+
+    def _check_steps(self, steps: int, first: int, total: int) -> None:
+        if any(count % self.steps_per_execution for count in (steps, first, total)):
             raise InputError(
-                f"expected steps_per_execution to divide the {steps} steps of an epoch, and the {first} that are done, "
-                f"got {self.steps_per_execution}; change one of them"
+                f"expected steps_per_execution to divide the {steps} steps of an epoch, the {first} that are done and "
+                f"the {total} in all, got {self.steps_per_execution}; change one of them"
             )
 
 
@@ -240,7 +243,7 @@ def _unfinished(optimizer: keras.Optimizer) -> Iterator[None]:
 
 
 class _OneTraining(keras.callbacks.CallbackList):
-    """Callbacks that see one training where `fit` is called twice."""
+    """Callbacks that see one training where `fit` is called several times."""
 
     begun = False
 

@@ -5,6 +5,7 @@ import ctypes
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -90,7 +91,7 @@ def visible_gpus() -> list[str]:
     """
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
     if told is not None:  # CUDA too reads it up to the first that is none
-        return list(itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, told.split(","))))
+        return list(itertools.takewhile(re.compile(r"\d+|(GPU|MIG)-\S+").fullmatch, map(str.strip, told.split(","))))
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):

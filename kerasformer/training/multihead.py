@@ -157,9 +157,8 @@ class MultiHead(TrainingStep, keras.Model):
         _, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
         for name in self.heads.keys() & (labels if isinstance(labels, dict) else ()):
             count = self._classes(name)
-            tf.debugging.assert_less(
-                labels[name], tf.cast(count, labels[name].dtype), f"expected labels of {name} below {count}"
-            )
+            ids, most = tf.cast(labels[name], tf.int64), tf.constant(count, tf.int64)
+            tf.debugging.assert_less(ids, most, f"expected labels of {name} below {count}")
         return batch
 
     def _classes(self, name: str) -> int:

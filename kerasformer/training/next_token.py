@@ -34,7 +34,7 @@ def summed_crossentropy(
 
     Args:
         hidden_states: [B, T, D].
-        table: float32 [V, D], a vector for each token.
+        table: [V, D], a vector for each token.
         labels: [B, T]; below 0 where there is nothing to predict.
         weights: float32 [B, T].
         bias: float32 [V]; none by default.
@@ -58,7 +58,8 @@ def summed_crossentropy(
         loss, for_hidden, *for_output = _loss_and_gradients(hidden, output, labels, weights, size, few)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            return tf.cast(upstream * for_hidden, hidden.dtype), *(upstream * part for part in for_output)
+            parts = zip((for_hidden, *for_output), (hidden, *output), strict=True)
+            return tuple(tf.cast(upstream * part, of.dtype) for part, of in parts)
 
         return loss, gradient
 
@@ -93,25 +94,19 @@ def _loss_and_gradients(
         scale = weights[:, None] / total
         own = tf.gather(narrow, labels)  # [c, D]
         for_states = _for_states(tf.matmul(others, narrow), own, rest, scale)
-        factors = (_scaled(states, scale), tf.cast(scale, dtype))
         for_output = [
-            _pushed(sums, tf.matmul(others, part, transpose_a=True), labels, rest, part)
-            for sums, part in zip(for_output, factors, strict=False)
+            _pushed(sums, tf.matmul(others, tf.cast(part, dtype), transpose_a=True), labels, rest, part)
+            for sums, part in zip(for_output, (scale * tf.cast(states, tf.float32), scale), strict=False)
         ]
         # A tensor, not an array of them, whose size XLA would not know before it runs.
         for_hidden = tf.tensor_scatter_nd_update(for_hidden, [[i]], for_states[None])
         return i + 1, loss + tf.reduce_sum(weights * losses), for_hidden, *for_output
 
     rows = tf.zeros_like(chunks[0], tf.float32)  # [k, c, D]
-    sums = [tf.zeros_like(table), *(tf.zeros_like(part[:, None]) for part in bias)]
+    sums = [tf.zeros_like(table, tf.float32), *(tf.zeros_like(part[:, None]) for part in bias)]
     loss, rows, for_table, *for_bias = _repeat(chunks, few, add, (tf.constant(0.0), rows, *sums))
     for_hidden = tf.reshape(rows, [-1, dim])[: tf.shape(hidden)[0]]
     return loss, for_hidden, for_table, *(part[:, 0] for part in for_bias)
-
-
-@backend.fusible
-def _scaled(states: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    return tf.cast(scale * tf.cast(states, tf.float32), states.dtype)
 
 
 @backend.fusible
@@ -128,10 +123,9 @@ def _pushed(sums: tf.Tensor, push: tf.Tensor, labels: tf.Tensor, rest: tf.Tensor
     """Sums [V, m], what the exponentials of all tokens but the labels give, and less their sums at the labels.
 
     Args:
-        factors: [c, m], of each token's exponentials.
+        factors: float32 [c, m], of each token's exponentials.
     """
-    added = sums + tf.cast(push, tf.float32)
-    return tf.tensor_scatter_nd_sub(added, labels[:, None], rest * tf.cast(factors, tf.float32))
+    return tf.tensor_scatter_nd_sub(sums + tf.cast(push, tf.float32), labels[:, None], rest * factors)
 
 
 def _softmax(

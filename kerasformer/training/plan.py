@@ -1,7 +1,7 @@
 """What a training step will take, before anything of it exists: parameters, memory on a device, arithmetic.
 
-The memory is counted from what the layers keep for the backward pass where `compile(jit_compile="auto")` runs them. A
-step that XLA compiles whole keeps less, at best.
+The memory is counted from what the layers keep for the backward pass where `compile(jit_compile="auto")` runs them on a
+CPU. A step that XLA compiles whole keeps less, at best.
 
 Shapes: B rows of a device and micro-batch, T length, n = B T tokens, D width, M width inside the MLP, N heads, L
 blocks, V vocabulary; c bytes of a number in the precision of the products, 4 of a weight, a gradient and a statistic.

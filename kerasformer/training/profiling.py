@@ -34,7 +34,7 @@ class Profile(keras.callbacks.Callback):
         last = self.params.get("total_steps") or self.params["epochs"] * (self.params["steps"] or math.inf)
         if self.last < first or self.first > last:
             logger.warning(
-                "steps %d:%d are not profiled: this training makes %d:%s", self.first, self.last, first, last
+                "steps %d:%d are not profiled here: this training makes %d:%s", self.first, self.last, first, last
             )
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:

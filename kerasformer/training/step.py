@@ -59,7 +59,8 @@ class TrainingStep(Fitting):
             self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
         leave_to_step(self.optimizer, self.distribute_strategy)
         self.accumulate, self.loss_weight = accumulate, loss_weight
-        self._fuses = jit_compile == "auto" and not tf.config.list_physical_devices("GPU")  # where it was measured
+        others = any(map(tf.config.list_physical_devices, ("GPU", "TPU")))
+        self._fuses = jit_compile == "auto" and not others  # it was measured on CPUs alone
         self._gradients = tf.function(self.sum_gradients, jit_compile=jit_compile is True)
         jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
         # On several replicas the update meets the others, which no compiled function can.

@@ -1,5 +1,6 @@
 """On which devices a model trains, and what of the data each of them gets."""
 
+import hashlib
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ import tensorflow as tf
 from kerasformer.config.run import Strategy
 from kerasformer.errors import InputError, Stopped
 
+TOLD_BYTES = 1024  # of what workers compare
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)  # of another worker
 
 
@@ -33,7 +35,7 @@ def strategy(name: str = "auto", devices: int = 0, timeout: float = 600.0) -> tf
     if name not in (names := get_args(Strategy)):
         raise InputError(f"expected a strategy among {', '.join(names)}, got {name!r}; name one of them")
     _read_slurm()
-    hosts = sum(map(len, _workers().values()))
+    hosts = len([*chain(*_workers().values())])
     if name == "auto":
         name = _found(devices)
     if hosts > 1 and name != "multiworker":
@@ -73,16 +75,19 @@ def check_alike(strategy: tf.distribute.Strategy, expected: str, found: str, adv
     """Makes sure that all workers have found the same; they wait for each other here.
 
     Args:
-        found: what this one has; its first 1,024 bytes are compared.
+        found: what this one has; of a long text the end is compared, and told, as a hash.
 
     Raises:
         InputError: not all have, which each of them tells.
     """
     if not strategy.extended._in_multi_worker_mode():
         return
-    written = np.frombuffer(found.encode()[:1024].ljust(1024), np.uint8).astype(np.float32)
+    content = found.encode(errors="surrogateescape")
+    if len(content) > TOLD_BYTES:
+        content = content[: TOLD_BYTES - 20] + f"... ({hashlib.sha256(content).hexdigest()[:8]})".encode()
+    written = np.frombuffer(content.ljust(TOLD_BYTES), np.uint8).astype(np.float32)
 
-    def row_of(context: tf.distribute.InputContext) -> tf.Tensor:
+    def row_of(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
         others = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync)
         return others[:, None] * written
 
@@ -109,7 +114,7 @@ def workers_answer() -> Iterator[None]:
         cause = error
         while cause is not None and not isinstance(cause, GONE):
             cause = cause.__context__  # Keras fails where it adds to the message of an error in a layer
-        if cause is None or sum(map(len, _workers().values())) < 2:
+        if cause is None or not has_others():
             raise
         raise InputError(
             f"expected every worker to answer, got {type(cause).__name__}, as one has ended or cannot be reached; "

@@ -40,7 +40,7 @@ def train(recipe: Run, source: Source | None = None) -> dict[str, float | str]:
         InputError: bad input, or a run folder that is in use.
         Stopped: a signal ended the training; the same recipe goes on from there.
     """
-    source = recipe.data.train or source
+    source = recipe.data.train or (None if isinstance(recipe, TextRecipe) else source)
     recipe.check(source is not None)
     strategy = begin(recipe)
     if figures := figures_of(recipe):  # of several workers all find them, or none
