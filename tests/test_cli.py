@@ -160,7 +160,7 @@ def test_the_line_is_the_same_on_a_terminal_without_unicode(project, encoding, m
         ("\nraise RuntimeError('no\\nway')", "got RuntimeError: no way in bad.py, line 2"),
         ("import nonesuch", "got ModuleNotFoundError: No module named 'nonesuch' in bad.py, line 1"),
         ("raise SystemExit(3)", "got SystemExit: 3 in bad.py, line 1"),
-        ("\0", "got SyntaxError: source code string cannot contain null bytes in bad.py, line 1"),
+        ("\0", "got …Error: source code string cannot contain null bytes in bad.py, line 1"),
         ("from kerasformer.config import *\nRecipe(nam='a')", "unexpected keyword argument 'nam' in bad.py, line 2"),
         ("from kerasformer.config import *\nAugment(swap=2)", "expected augment.swap as a share of words in [0, 1)"),
         ("", "expected `recipe = Recipe(...)` in bad.py, got none"),

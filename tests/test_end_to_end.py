@@ -246,7 +246,7 @@ def test_ctrl_c_ends_training_with_a_line(project):
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, out) == (130, ""), err
     *epochs, last = err.splitlines()
     assert re.fullmatch(
         r"kerasformer: stopped by SIGINT at step \d+, which is saved; the same command goes on from there", last

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import io
 import json
 import logging
 import shutil
@@ -184,9 +185,35 @@ def test_a_second_signal_stops_at_once(caplog):
     with pytest.raises(KeyboardInterrupt), Stopping() as stopping:
         signal.raise_signal(signal.SIGINT)
         assert stopping.received == signal.SIGINT
-        assert caplog.messages == ["SIGINT: stopping after this step; a second one stops at once"]
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert caplog.messages == ["SIGINT: stopping after this step; a second one stops at once"]
+
+
+def test_a_signal_in_the_middle_of_a_line_is_told_after_it():
+    class Interrupted(io.RawIOBase):
+        written = b""
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: memoryview) -> int:
+            if not self.written:
+                signal.raise_signal(signal.SIGTERM)
+            self.written += bytes(data)
+            return len(data)
+
+    raw = Interrupted()
+    stream = io.TextIOWrapper(io.BufferedWriter(raw), line_buffering=True)
+    logger, handler = logging.getLogger("kerasformer"), logging.StreamHandler(stream)
+    logger.addHandler(handler)
+    try:
+        with Stopping() as stopping:
+            stream.write("step 1\n")
+    finally:
+        logger.removeHandler(handler)
+    assert stopping.received == signal.SIGTERM
+    assert raw.written == b"step 1\nSIGTERM: stopping after this step; a second one stops at once\n"
 
 
 # Disks that are full

@@ -19,15 +19,15 @@ class Stopping:
     received: signal.Signals | None = None
 
     def __enter__(self) -> Self:
-        self._before = {}
+        self._before, self._telling = {}, None
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *error) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        self._leave()
+        if self._telling:
+            self._telling.join()
 
     def stop(self, step: int) -> None:
         """Ends the training, which was saved at that step."""
@@ -35,5 +35,14 @@ class Stopping:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        logger.warning("%s: stopping after this step; a second one stops at once", self.received.name)
-        self.__exit__()
+        self._leave()
+        # In a thread, as this one may be in the middle of a line, where a stream takes no other.
+        text = "%s: stopping after this step; a second one stops at once"
+        self._telling = threading.Thread(target=logger.warning, args=(text, self.received.name))
+        self._telling.start()
+
+    def _leave(self) -> None:
+        """Gives the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
