@@ -90,9 +90,8 @@ def test_the_backward_pass_stops_above_what_is_frozen():
                 ahead += [*operation.control_inputs, *(tensor.op for tensor in operation.inputs)]
         kinds = [operation.type for operation in needed]
         products[blocks] = [kinds.count("MatMul"), kinds.count("BatchMatMulV2")]
-    # Forwards four of weights and two of attention a block, and pooler and head; backwards three of the latter, and
-    # the sums of their biases' gradients.
-    assert products[3] == [3 * 4 + 2 + 3 + 2, 3 * 2]
+    # Forwards four of weights and two of attention a block, and pooler and head; backwards three of the latter.
+    assert products[3] == [3 * 4 + 2 + 3, 3 * 2]
     assert products[2][1] == products[3][1] + 4
 
 

@@ -6,7 +6,6 @@ import keras
 from keras import KerasTensor, ops
 
 from kerasformer import backend
-from kerasformer.layers.rows import sum_rows
 
 
 class LayerNorm(keras.layers.LayerNormalization):
@@ -62,3 +61,8 @@ def _backward(
     shift, slope = ops.matmul(upstream, weights), ops.matmul(product, weights)  # [rows, 1]
     dx = (upstream * gamma - shift - normal * slope) * scale
     return ops.cast(dx, x.dtype), sum_rows(product), sum_rows(upstream)
+
+
+def sum_rows(x: KerasTensor) -> KerasTensor:
+    """[rows, D] -> [D], as a matrix product, which adds up bfloat16 in float32."""
+    return ops.squeeze(ops.matmul(ops.ones((1, ops.shape(x)[0]), dtype=x.dtype), x), 0)
