@@ -2,19 +2,20 @@
 
     kerasformer train pipelines/gpt_shakespeare_char.py --data.train shakespeare.txt
 
-The hyperparameters are those of nanoGPT's recipe for a laptop's CPU (https://github.com/karpathy/nanoGPT). The last
-10 % of the file validates.
+The hyperparameters are those of nanoGPT's recipe for a laptop's CPU (https://github.com/karpathy/nanoGPT). Windows are
+laid end to end and each is seen once an epoch, where nanoGPT draws them anywhere. The last 10 % of the file validates.
 
 Hardware: a CPU. On the 1.1 MB of tiny Shakespeare it takes about two minutes on 2 cores.
 
-Expected: a validation loss of about 1.89 nats a character, over the whole of what is held out.
+Expected: a validation loss of about 1.87 nats a character, over the whole of what is held out; with --data.order random
+1.88.
 """
 
 from kerasformer.config import LanguageData, LanguageModel, LanguageRecipe, LanguageTrain
 
 recipe = LanguageRecipe(
     name="shakespeare",
-    data=LanguageData(tokenizer="char", split=0.1, max_length=64, batch_size=12),
+    data=LanguageData(tokenizer="char", split=0.1, max_length=64, batch_size=12, order="consecutive"),
     model=LanguageModel(num_layers=4, num_heads=4, dim=128, dropout=0.0),
     train=LanguageTrain(
         steps=2000,
