@@ -142,6 +142,9 @@ class MaskedWindows:
         return numbered.map(mask, num_parallel_calls=2).prefetch(2)
 
 
+AnyWindows = Windows | MaskedWindows
+
+
 def masked_language_modelling(
     source: File | list[File] | tuple[File, ...],
     *,

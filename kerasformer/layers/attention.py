@@ -126,7 +126,8 @@ def _softmax(scores: KerasTensor, *penalty: KerasTensor) -> KerasTensor:
 
 @backend.fusible
 def _softmax_gradient(weights: KerasTensor, upstream: KerasTensor) -> KerasTensor:
-    wide, product = ops.cast(weights, "float32"), ops.cast(weights, "float32") * ops.cast(upstream, "float32")
+    wide = ops.cast(weights, "float32")
+    product = wide * ops.cast(upstream, "float32")
     return ops.cast(product - wide * ops.sum(product, axis=-1, keepdims=True), upstream.dtype)
 
 

@@ -67,8 +67,8 @@ def newest(folder: str | Path) -> Checkpoint | None:
     Raises:
         InputError: there are checkpoints, and none is whole.
     """
-    found = sorted(Path(folder).glob("step-*"), reverse=True)
-    for path in found:
+    found = paths_in(folder)
+    for path in reversed(found):
         try:
             return _read(path)
         except (InputError, OSError, KeyError, TypeError) as error:
@@ -81,6 +81,11 @@ def newest(folder: str | Path) -> Checkpoint | None:
     return None
 
 
+def paths_in(folder: str | Path) -> list[Path]:
+    """The checkpoints of a folder, whole or not, the newest last."""
+    return sorted(Path(folder).glob("step-*"))
+
+
 def versions() -> dict[str, str]:
     """Of LIBRARIES, as they are installed."""
     return {name: version(name) for name in LIBRARIES}
@@ -88,8 +93,8 @@ def versions() -> dict[str, str]:
 
 def tell_of_versions(checkpoint: Checkpoint) -> None:
     """Warns where other libraries wrote a checkpoint: they may compute, say, a sum in another order."""
-    others = [f"{name} {checkpoint.versions.get(name)}" for name in LIBRARIES]
-    others = [told for told, now in zip(others, versions().items(), strict=True) if told != " ".join(now)]
+    before, now = checkpoint.versions, versions()
+    others = [f"{name} {before.get(name)}" for name in LIBRARIES if before.get(name) != now[name]]
     if others:
         logger.warning(
             "checkpoint %s was written with %s, which are others now: the training goes on, but maybe not bit for bit "
@@ -101,7 +106,7 @@ def tell_of_versions(checkpoint: Checkpoint) -> None:
 
 def identity(folder: str | Path) -> str:
     """Which checkpoints a folder has, in a few characters, without reading what is in them."""
-    found = sorted(Path(folder).glob("step-*"))
+    found = paths_in(folder)
     if not found:
         return "no checkpoint"
     details = hashlib.sha256()
@@ -328,7 +333,7 @@ class Checkpoints(keras.callbacks.Callback):
             shutil.rmtree(old)
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"))
+        return paths_in(self.folder)
 
     def _last(self) -> str:
         return self._paths()[-1].name if self._paths() else "of which there is none"

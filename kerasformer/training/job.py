@@ -9,11 +9,10 @@ import keras
 import tensorflow as tf
 
 from kerasformer.data.batches import Batches
-from kerasformer.data.masking import MaskedWindows
-from kerasformer.data.windows import Windows
+from kerasformer.data.masking import AnyWindows
 from kerasformer.training.tasks import CausalLM, Classifier, MaskedLM
 
-Data = Batches | Windows | MaskedWindows
+Data = Batches | AnyWindows
 
 
 @dataclass(frozen=True)

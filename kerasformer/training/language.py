@@ -12,8 +12,7 @@ from kerasformer.config import LanguageData, LanguageTrain, MaskedData, TextReci
 from kerasformer.data.corpus import INDEX, fingerprint
 from kerasformer.data.documents import TRAIN, Texts
 from kerasformer.data.language import language_modelling
-from kerasformer.data.masking import MaskedWindows, masked_language_modelling
-from kerasformer.data.windows import Windows
+from kerasformer.data.masking import AnyWindows, masked_language_modelling
 from kerasformer.errors import InputError
 from kerasformer.models.base import Config, Model
 from kerasformer.models.bert.model import Bert
@@ -25,8 +24,6 @@ from kerasformer.training.evaluation import Perplexity, language_figures
 from kerasformer.training.job import Job
 from kerasformer.training.run import data_class, kind_of, read_part
 from kerasformer.training.tasks import CausalLM, MaskedLM
-
-AnyWindows = Windows | MaskedWindows
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ import tensorflow as tf
 from keras import KerasTensor
 
 from kerasformer.data.batches import Batches
-from kerasformer.data.masking import MaskedWindows
-from kerasformer.data.windows import Windows
+from kerasformer.data.masking import AnyWindows
 from kerasformer.errors import InputError
 from kerasformer.training.step import STEP_LOGS, TrainingStep
 from kerasformer.training.tasks import Classifier, TokenLoss
@@ -140,7 +139,7 @@ class MultiHead(TrainingStep, keras.Model):
 
     def _known(self, x: Any, y: Any = None) -> tuple[Any, Any]:
         """Data with labels of the heads; raises InputError where they are of others."""
-        if isinstance(x, Batches | Windows | MaskedWindows):
+        if isinstance(x, Batches | AnyWindows):
             raise InputError(
                 f"expected the backbone's inputs and labels by head, {', '.join(self.heads)}, got {type(x).__name__}, "
                 "which are of a single head; map their dataset() to both"

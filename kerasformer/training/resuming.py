@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import keras
 
 from kerasformer.config import Run
-from kerasformer.data.batches import Batches
-from kerasformer.data.windows import Windows
 from kerasformer.errors import InputError, Stopped
 from kerasformer.training import strategies
 from kerasformer.training.checkpoints import Checkpoint, Checkpoints, newest
 from kerasformer.training.faults import Finite
+from kerasformer.training.job import Data
 from kerasformer.training.run import CHECKPOINTS, held, tell_if_not_shared
 from kerasformer.training.step import TrainingStep
 from kerasformer.training.stopping import Stopping
@@ -33,8 +32,8 @@ class Training:
     """
 
     recipe: Run
-    training: Batches | Windows
-    validation: Batches | Windows | None
+    training: Data
+    validation: Data | None
     steps: int
     interval: int
     checkpoint: Checkpoint | None = None  # the newest; found here

@@ -35,7 +35,7 @@ def strategy(name: str = "auto", devices: int = 0, timeout: float = 600.0) -> tf
     if name not in (names := get_args(Strategy)):
         raise InputError(f"expected a strategy among {', '.join(names)}, got {name!r}; name one of them")
     _read_slurm()
-    hosts = len([*chain(*_workers().values())])
+    hosts = len(_addresses())
     if name == "auto":
         name = _found(devices)
     if hosts > 1 and name != "multiworker":
@@ -59,7 +59,7 @@ def is_chief() -> bool:
 
 def has_others() -> bool:
     """Whether this process is one of several workers."""
-    return sum(map(len, _workers().values())) > 1
+    return len(_addresses()) > 1
 
 
 def agreed(strategy: tf.distribute.Strategy, *flags: bool) -> list[bool]:
@@ -245,6 +245,10 @@ def _workers() -> dict[str, list[str]]:
     return _cluster().get("cluster", {})
 
 
+def _addresses() -> list[str]:
+    return [*chain(*_workers().values())]
+
+
 def _multiworker(timeout: float) -> tf.distribute.Strategy:
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout)
     if not _workers():
@@ -258,9 +262,9 @@ def _multiworker(timeout: float) -> tf.distribute.Strategy:
 
 def _wait_for_workers(timeout: float) -> None:
     """Returns when all workers have come: TensorFlow itself waits for them for an hour, past any signal."""
-    task, workers = _cluster()["task"], _workers()
-    own = workers[task["type"]][task["index"]]
-    missing = [address for addresses in workers.values() for address in addresses if address != own]
+    task = _cluster()["task"]
+    own = _workers()[task["type"]][task["index"]]
+    missing = [address for address in _addresses() if address != own]
     deadline = time.monotonic() + timeout
     # Until TensorFlow's server listens at this worker's address, this does, to tell the others that it has come.
     with _listening(own, len(missing)):
