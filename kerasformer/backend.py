@@ -8,6 +8,11 @@ from pathlib import Path
 
 import keras
 
+# How the function that is being traced will run; each is set within the functions and contexts of its name.
+_fused = ContextVar("fused", default=False)
+_fusing = ContextVar("fusing", default=False)
+_packed = ContextVar("packed", default=False)
+
 
 def compiled(function: Callable, variables: Sequence[keras.Variable]) -> Callable:
     """A pure function of tensors, compiled once for each shape of its inputs; it reads the variables at each call."""
@@ -32,21 +37,23 @@ def fused(function: Callable) -> Callable:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, jit_compile=True)
+        return tf.function(_within(_fused, function), jit_compile=True)
     return function
 
 
-_fusing = ContextVar("fusing", default=False)
+def packed(function: Callable) -> Callable:
+    """A part of a compiled function whose weights never change again, for `packed_product` where there is one.
+
+    Once they do, the whole must be compiled anew.
+    """
+    return _within(_packed, function) if has_packed_products() else function
 
 
 @contextmanager
 def fusing(on: bool = True) -> Iterator[None]:
     """Within it what is `fusible` is `fused`."""
-    token = _fusing.set(on)
-    try:
+    with _set(_fusing, on):
         yield
-    finally:
-        _fusing.reset(token)
 
 
 def fusible(function: Callable) -> Callable:
@@ -61,6 +68,74 @@ def fusible(function: Callable) -> Callable:
         return (once() if _fusing.get() else function)(*tensors)
 
     return call
+
+
+def is_packed() -> bool:
+    """Whether a `packed` function is being traced."""
+    return _packed.get()
+
+
+def packed_product(
+    x: keras.KerasTensor, rows: keras.KerasTensor, bias: keras.KerasTensor | None = None, activation: str = ""
+) -> keras.KerasTensor:
+    """`activation(x @ rows.T + bias)`, [M, D] and [R, D] -> [M, R], with the rows of the first call ever after.
+
+    It is what TensorFlow makes of a product with a constant of its graph, which weights of gigabytes cannot be. The
+    kernel (oneDNN) keeps the rows in its own layout; to bring them into that takes as long as a product with few x.
+
+    Args:
+        activation: oneDNN's name of it, as GeluApproximate; none by default.
+    """
+    import tensorflow as tf
+
+    dtype = tf.compat.v1.AttrValue(type=x.dtype.as_datatype_enum)
+    bias = tf.zeros(rows.shape[:1], x.dtype) if bias is None else bias
+    inputs = {"x": x, "rows": rows, "bias": bias}
+    places = [tf.compat.v1.NodeDef(name=name, op="Placeholder", attr={"dtype": dtype}) for name in inputs]
+    node = tf.compat.v1.NodeDef(name="product", op="_MklNativeFusedMatMul", input=inputs, attr={"T": dtype})
+    node.attr["transpose_b"].b = node.attr["is_filter_const"].b = True
+    node.attr["num_args"].i = 1
+    node.attr["fused_ops"].list.s.extend(name.encode() for name in ("BiasAdd", activation) if name)
+    node.attr["_kernel"].s = b"MklNameChangeOp"
+    # Named in a graph, as the operation has no function in `tf`.
+    return tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(node=[*places, node]), inputs, ["product:0"], name="")[
+        0
+    ]
+
+
+@functools.cache
+def has_packed_products() -> bool:
+    """Whether this TensorFlow has the kernel of `packed_product`, which is tried, and computes on a CPU."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"):
+        return False
+    with tf.init_scope():  # not part of the graph that is being traced
+        x, rows = tf.eye(2), tf.constant([[1.0, 2.0], [3.0, 4.0]])
+        try:
+            tried = tf.function(packed_product)(x, rows)
+        except (ValueError, tf.errors.OpError):
+            return False
+        return tried.numpy().tolist() == [[1.0, 3.0], [2.0, 4.0]]
+
+
+def slice_update(
+    x: keras.KerasTensor, start: Sequence[int | keras.KerasTensor], part: keras.KerasTensor
+) -> keras.KerasTensor:
+    """`x` with `part` at `start` and after; TensorFlow writes into `x` itself where nothing else will read it.
+
+    `keras.ops.slice_update` is an operation of XLA alone on TensorFlow, which no server runs.
+    """
+    if keras.backend.backend() != "tensorflow" or _fused.get():  # XLA would compile the other for minutes
+        return keras.ops.slice_update(x, start, part)
+    import tensorflow as tf
+
+    begin = tf.stack(start)
+    return tf.raw_ops.TensorStridedSliceUpdate(
+        input=x, begin=begin, end=begin + tf.shape(part), strides=[1] * len(start), value=part
+    )
 
 
 def recomputed(
@@ -103,3 +178,22 @@ def has_fast_bfloat16() -> bool:
             return device.platform == "tpu" or float(getattr(device, "compute_capability", 0)) >= 8
     flags = Path("/proc/cpuinfo")  # absent outside Linux
     return flags.exists() and any(name in flags.read_text() for name in ("avx512_bf16", "amx_bf16"))
+
+
+@contextmanager
+def _set(variable: ContextVar, value: bool) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def _within(variable: ContextVar, function: Callable) -> Callable:
+    """The function, as it is traced where the variable is set."""
+
+    def call(*inputs):
+        with _set(variable, True):
+            return function(*inputs)
+
+    return call

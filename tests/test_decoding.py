@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from exported import nodes_of
 
+from kerasformer import backend
 from kerasformer.generation.beam import search
 from kerasformer.generation.decoding import decode
 from kerasformer.generation.sampling import Rules
@@ -40,13 +41,14 @@ def rules(batch: int, **values) -> Rules:
     return Rules(**{n: np.broadcast_to(np.asarray(v, dtypes.get(n, np.float32)), batch) for n, v in values.items()})
 
 
+def eager(model):
+    return lambda *inputs: decode(model.backbone, *inputs[:3], room=ROOM, end_id=inputs[3])
+
+
 def compiled(model, xla: bool):
     """`decode` in a graph, which is traced for each shape once."""
-    return tf.function(
-        lambda *inputs: decode(model.backbone, *inputs[:3], room=ROOM, end_id=inputs[3]),
-        jit_compile=xla,
-        reduce_retracing=not xla,
-    )
+    function = eager(model)
+    return backend.fused(function) if xla else tf.function(function, reduce_retracing=True)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +61,6 @@ def run(gpt):
         return [row[:length].tolist() for row, length in zip(np.asarray(ids), np.asarray(lengths), strict=True)]
 
     return decode_in
-
-
-def eager(model):
-    return lambda *inputs: decode(model.backbone, *inputs[:3], room=ROOM, end_id=inputs[3])
 
 
 @pytest.mark.parametrize("way", [eager, lambda m: compiled(m, xla=False), lambda m: compiled(m, xla=True)])

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kerasformer import backend
 from kerasformer.errors import InputError
+from kerasformer.generation.decoding import as_it_is
 from kerasformer.generation.precision import in_precision
 from kerasformer.generation.text import GrowingText
 from kerasformer.models.families import families
@@ -125,10 +127,10 @@ def test_like_lengths_share_what_is_compiled(gpt, monkeypatch):
     assert len(traces) == 2  # the prompt, and a token
     fresh.generate([[5] * 15, [8, 9]], **{**EXACT, "max_new_tokens": 5}, temperature=0.3, top_p=0.4, seed=3)
     list(fresh.stream([3], **EXACT))
-    assert len(traces) <= 4  # another number of rows may take another trace
+    assert len(traces) <= 4  # a step of one row is another function, as its weights are not packed
     fresh.generate([5] * 9, **EXACT, stop=())
     fresh.generate([[5] * 9] * 3, **EXACT)
-    assert len(traces) <= 4
+    assert len(traces) <= 5  # another number of rows may take another trace
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
@@ -145,8 +147,8 @@ def test_narrow_weights_score_nearly_as_float32(precision):
     assert sum(int(np.prod(v.shape)) for v in copy.variables if v.dtype == "int8") == size
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
-def test_weights_that_change_are_read_anew(prompts, precision):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_weights_that_change_are_read_anew(prompts, precision, monkeypatch):
     model = CausalLM.from_pretrained(TINY)
     values = {"max_new_tokens": 12, "precision": precision, "xla": False}
     before = model.generate(prompts, **values)
@@ -155,6 +157,7 @@ def test_weights_that_change_are_read_anew(prompts, precision):
     kernel.assign(-3 * kernel)
     after = model.generate(prompts, **values)
     assert after != before
+    monkeypatch.setattr(backend, "packed", as_it_is)  # products of bfloat16 round otherwise where weights are packed
     assert after == CausalLM(model.backbone, model.tokenizer).generate(prompts, **values)
 
 

@@ -316,6 +316,23 @@ def test_a_kernel_is_held_by_unit_and_learns_as_numpy_derives():
     np.testing.assert_allclose(dbias, upstream.sum(axis=(0, 1)), **TOLERANCE)
 
 
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS.values()])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2**-7)])
+def test_packed_weights_are_those_of_the_first_call(dtype, tolerance, activation):
+    layer, exact = (Dense(50, activation, dtype=dtype) for dtype in (dtype, "float64"))
+    randomized(layer, None, 64)
+    exact.build((None, 64))
+    exact.set_weights(layer.get_weights())
+    function = tf.function(backend.packed(layer), [tf.TensorSpec((None, 64), dtype)])
+    for count in (3, 8, 1, 100, 8):
+        x = tf.cast(numbers(count, 64), dtype)
+        expected = np.asarray(exact(tf.cast(x, "float64")))
+        assert np.abs(tf.cast(function(x), "float64") - expected).max() < tolerance * np.abs(expected).max()
+        layer.kernel.assign(2 * layer.kernel)
+        if not backend.has_packed_products():
+            exact.kernel.assign(2 * exact.kernel)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_rows_in_int8_are_off_by_half_a_step_at_most(dtype):
     rows, x = numbers(6, D), numbers(3, D)

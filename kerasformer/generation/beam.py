@@ -3,11 +3,12 @@
 Shapes: B batch, K beams, P columns of the prompt, R room for new tokens, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from keras import KerasTensor, ops
 
-from kerasformer.generation.decoding import State, limits_of, prompt_state
+from kerasformer.generation.decoding import State, as_it_is, limits_of, prompt_state
 from kerasformer.generation.sampling import Rules, penalised
 from kerasformer.layers.attention import Cache
 from kerasformer.models.base import Model
@@ -66,6 +67,7 @@ def search(
     num_beams: int,
     room: int,
     end_id: int,
+    compiled: Callable[[Callable], Callable] = as_it_is,
 ) -> tuple[KerasTensor, KerasTensor]:
     """The continuation of each prompt with the best score that was found: ids [B, R] and their number in each row.
 
@@ -74,6 +76,7 @@ def search(
     Args:
         length_penalty: float32 [B]; above 0 longer texts are favoured, below 0 shorter ones.
         num_beams: K.
+        compiled: makes another function of that of one step.
     """
     prompt, logits = prompt_state(model, token_ids, padding_mask, rules, room=room, end_id=end_id)
     columns = ops.shape(token_ids)[1]
@@ -100,6 +103,7 @@ def search(
     def goes_on(state):
         return ops.logical_and(state.step < room, ops.any(state.is_open))
 
+    step = compiled(step)
     state = choose(_start(prompt, num_beams, end_id), repeat(logits))
     [state] = ops.while_loop(goes_on, lambda state: (step(state),), (state,))
     return state.finished.token_ids[:, 0], state.finished.lengths[:, 0]

@@ -8,7 +8,8 @@ from keras import ops
 
 from kerasformer import backend
 from kerasformer.generation import beam, decoding
-from kerasformer.generation.precision import in_precision, is_in_precision, native
+from kerasformer.generation.decoding import as_it_is
+from kerasformer.generation.precision import Copies, native
 from kerasformer.generation.sampling import Rules
 from kerasformer.models.base import Model
 
@@ -37,7 +38,7 @@ class Decoder:
 
     def __init__(self, backbone: Model, end_id: int):
         self.backbone, self.end_id = backbone, end_id
-        self._copies: dict[str, tuple[Model, np.ndarray]] = {}
+        self._copies = Copies(backbone)
         self._functions: dict[tuple, Callable] = {}
 
     def decode(
@@ -48,12 +49,10 @@ class Decoder:
         Who marks more rows as done ends them. Without a `chunk` there is one yield alone.
         """
         room = rounded(int(max(rules.max_new_tokens)))
-        model, precision = self.model(precision)
+        model, precision = self._model(precision)
         token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
         prefill = self._compiled("prefill", model, precision, room=room)
-        # A loop inside of XLA would be slower: it converts bfloat16 weights to float32 before, and reads these.
-        steps = {"compiled": backend.fused} if _use_xla(len(prompts), precision, xla) else {}
-        advance = self._compiled("advance", model, precision, **steps)
+        advance = self._compiled("advance", model, precision, compiled=self._way(len(prompts), precision, xla))
         state = prefill(token_ids, padding_mask, rules)
         if chunk is None:
             state, chunk = advance(state, rules, np.array(room, np.int32)), room
@@ -97,35 +96,31 @@ class Decoder:
     ) -> list[list[int]]:
         """The new ids of each row by beam search."""
         room = rounded(int(max(rules.max_new_tokens)))
-        model, precision = self.model(precision)
+        model, precision = self._model(precision)
         token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
-        function = self._compiled("search", model, precision, room=room, num_beams=num_beams)
+        compiled = self._way(len(prompts) * num_beams, precision, xla=False)
+        function = self._compiled("search", model, precision, room=room, num_beams=num_beams, compiled=compiled)
         ids, lengths = function(token_ids, padding_mask, rules, np.full(len(prompts), length_penalty, np.float32))
         pairs = zip(ops.convert_to_numpy(ids), ops.convert_to_numpy(lengths), strict=True)
         return [row[:length].tolist() for row, length in pairs]
 
-    def model(self, precision: str) -> tuple[Model, str]:
+    def _model(self, precision: str) -> tuple[Model, str]:
         """The backbone with weights of this precision, and the precision's name once "auto" is decided."""
-        if precision == "auto":
-            precision = native()
-        if is_in_precision(self.backbone, precision):
-            return self.backbone, precision
-        sums = self._sums()
-        model, of_sums = self._copies.get(precision, (None, None))
-        if model is None or not np.array_equal(sums, of_sums, equal_nan=True):
-            model = in_precision(self.backbone, precision, into=model)
-            self._copies[precision] = model, sums
-        return model, precision
+        precision = native() if precision == "auto" else precision
+        if self._copies.look():
+            self._functions = {key: made for key, made in self._functions.items() if backend.packed not in key}
+        return self._copies.get(precision), precision
 
-    def _sums(self) -> np.ndarray:
-        """The sum of each variable: other ones tell that the weights have changed."""
-        if "sums" not in self._functions:
-
-            def sums():
-                return ops.stack([ops.sum(ops.cast(variable, "float32")) for variable in self.backbone.variables])
-
-            self._functions["sums"] = backend.compiled(sums, self.backbone.variables)
-        return ops.convert_to_numpy(self._functions["sums"]())
+    def _way(self, rows: int, precision: str, xla: bool | None) -> Callable[[Callable], Callable]:
+        """How a step of so many rows is compiled, within the loop."""
+        # A loop inside of XLA would be slower: it converts bfloat16 weights to float32 before, and reads these.
+        if rows <= MOST_XLA_ROWS and precision != "float32" if xla is None else xla:
+            return backend.fused
+        # Whoever asks for int8 wants to save memory. Weights that have changed once will do so again, and what is
+        # packed is compiled anew each time.
+        if rows > 1 and precision != "int8" and not self._copies.changes:
+            return backend.packed
+        return as_it_is
 
     def _compiled(self, name: str, model: Model, precision: str, **settings) -> Callable:
         key = (name, precision, *settings.values())
@@ -138,10 +133,6 @@ class Decoder:
             }[name]
             self._functions[key] = backend.compiled(function, model.variables)
         return self._functions[key]
-
-
-def _use_xla(rows: int, precision: str, xla: bool | None) -> bool:
-    return rows <= MOST_XLA_ROWS and precision != "float32" if xla is None else xla
 
 
 def padded(prompts: Sequence[Sequence[int]], columns: int) -> tuple[np.ndarray, np.ndarray]:

@@ -40,6 +40,11 @@ class State(NamedTuple):
     visible: KerasTensor
 
 
+def as_it_is(step: Callable) -> Callable:
+    """The function, which is compiled with the loop around it."""
+    return step
+
+
 def decode(
     model: Model, token_ids: KerasTensor, padding_mask: KerasTensor, rules: Rules, *, room: int, end_id: int
 ) -> tuple[KerasTensor, KerasTensor]:
@@ -97,7 +102,7 @@ def advance(
     *,
     steps: int | KerasTensor,
     end_id: int,
-    compiled: Callable[[Callable], Callable] = lambda step: step,
+    compiled: Callable[[Callable], Callable] = as_it_is,
 ) -> State:
     """Takes up to `steps` more tokens of each row, and stops when all rows are done.
 

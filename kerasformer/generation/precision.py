@@ -1,6 +1,7 @@
 """A backbone with its weights in another number format, for decoding."""
 
 import numpy as np
+from keras import ops
 
 from kerasformer import backend
 from kerasformer.errors import InputError
@@ -48,3 +49,41 @@ def in_precision(backbone: Model, precision: str, into: Model | None = None) -> 
         else:
             copies[path].assign(original)
     return copy
+
+
+class Copies:
+    """A backbone in several precisions, each brought up to date when it is asked for.
+
+    Args:
+        backbone: its weights may change.
+
+    Attributes:
+        changes: how many times `look` has found other weights than before.
+    """
+
+    def __init__(self, backbone: Model):
+        self.backbone, self.changes = backbone, 0
+        self._copies: dict[str, tuple[Model | None, int]] = {}
+        self._sums = None
+
+        def sums():
+            return ops.stack([ops.sum(ops.cast(variable, "float32")) for variable in backbone.variables])
+
+        self._sum = backend.compiled(sums, backbone.variables)
+
+    def look(self) -> bool:
+        """Whether the weights are other ones than at the last look, by their sums."""
+        before, self._sums = self._sums, ops.convert_to_numpy(self._sum())
+        has_changed = before is not None and not np.array_equal(before, self._sums, equal_nan=True)
+        self.changes += has_changed
+        return has_changed
+
+    def get(self, precision: str) -> Model:
+        """The backbone, or a copy of it as it was at the last look, that holds its weights in this precision."""
+        if is_in_precision(self.backbone, precision):
+            return self.backbone
+        copy, changes = self._copies.get(precision, (None, -1))
+        if changes != self.changes:
+            copy = in_precision(self.backbone, precision, into=copy)
+            self._copies[precision] = copy, self.changes
+        return copy

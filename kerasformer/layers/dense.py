@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 from keras import KerasTensor, activations, ops
 
-from kerasformer.layers.rows import Rows, shift
+from kerasformer.layers.rows import Rows
 
 
 class Dense(keras.layers.Layer):
@@ -42,8 +42,5 @@ class Dense(keras.layers.Layer):
 
     def call(self, x: KerasTensor) -> KerasTensor:
         """[..., D] -> [..., units]."""
-        outer = ops.shape(x)[:-1]
-        y = self.rows.product(ops.reshape(x, (-1, x.shape[-1])))
-        y = y if self.bias is None else shift(y, ops.cast(ops.copy(self.bias), y.dtype))
-        y = ops.reshape(y, (*outer, self.units))
-        return self.activation(y)
+        y = self.rows.product(ops.reshape(x, (-1, x.shape[-1])), self.bias, self.activation)
+        return ops.reshape(y, (*ops.shape(x)[:-1], self.units))

@@ -8,11 +8,13 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-from keras import KerasTensor, ops
+from keras import KerasTensor, activations, ops
 
 from kerasformer import backend
+from kerasformer.layers.activations import gelu, gelu_tanh
 
 LARGEST = 127
+ONEDNN = {gelu: "GeluExact", gelu_tanh: "GeluApproximate"}  # its names of what it computes within a product
 
 
 class Int8Policy(keras.DTypePolicy):
@@ -43,10 +45,19 @@ class Rows:
         else:
             self.weight = layer.add_weight(shape, initializer=initializer, name=name)
 
-    def product(self, x: KerasTensor) -> KerasTensor:
-        """[M, D] -> [M, R]: the product with each row."""
-        y = project(x, ops.cast(ops.copy(self.weight), x.dtype))  # a copy, as a written gradient takes tensors alone
-        return y if self.scale is None else ops.cast(ops.cast(y, "float32") * self.scale, x.dtype)
+    def product(
+        self, x: KerasTensor, bias: KerasTensor | None = None, activation: Callable = activations.linear
+    ) -> KerasTensor:
+        """[M, D] -> [M, R]: the activation of the product with each row, plus the bias [R]."""
+        rows = ops.cast(ops.copy(self.weight), x.dtype)  # a copy, as a written gradient takes tensors alone
+        bias = None if bias is None else ops.cast(ops.copy(bias), x.dtype)
+        if backend.is_packed() and self.scale is None:
+            if name := ONEDNN.get(activation):
+                return backend.packed_product(x, rows, bias, name)
+            return activation(backend.packed_product(x, rows, bias))
+        y = project(x, rows)
+        y = y if self.scale is None else ops.cast(ops.cast(y, "float32") * self.scale, x.dtype)
+        return activation(y if bias is None else shift(y, bias))
 
     def take(self, places: KerasTensor, dtype: str) -> KerasTensor:
         """The rows at `places` [...], as [..., D]."""
