@@ -13,6 +13,8 @@ _fused = ContextVar("fused", default=False)
 _fusing = ContextVar("fusing", default=False)
 _packed = ContextVar("packed", default=False)
 
+MOST_UNFOLDED = 128  # numbers, up to which that saves nothing
+
 
 def compiled(function: Callable, variables: Sequence[keras.Variable]) -> Callable:
     """A pure function of tensors, compiled once for each shape of its inputs; it reads the variables at each call."""
@@ -110,7 +112,7 @@ def has_packed_products() -> bool:
         return False
     import tensorflow as tf
 
-    if tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"):
+    if has_accelerator():
         return False
     with tf.init_scope():  # not part of the graph that is being traced
         x, rows = tf.eye(2), tf.constant([[1.0, 2.0], [3.0, 4.0]])
@@ -138,6 +140,16 @@ def slice_update(
     )
 
 
+def folded(combine: Callable, x: keras.KerasTensor, axis: int) -> keras.KerasTensor:
+    """`x` to be reduced over `axis`, with some of that done: its halves combined, and theirs, in `fused` functions.
+
+    On CPUs, XLA reduces a long axis number by number, and combines halves in vectors.
+    """
+    while _fused.get() and not has_accelerator() and (x.shape[axis] or 1) > MOST_UNFOLDED and x.shape[axis] % 2 == 0:
+        x = combine(*keras.ops.split(x, 2, axis=axis))
+    return x
+
+
 def recomputed(
     function: Callable, x: keras.KerasTensor, variables: Sequence[keras.Variable], generators: Sequence
 ) -> keras.KerasTensor:
@@ -156,6 +168,19 @@ def recomputed(
             return function(x)
 
     return keras.remat(stateless)(x)
+
+
+def has_accelerator() -> bool:
+    """Whether the computations are a GPU's or a TPU's."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return any(map(tf.config.list_physical_devices, ("GPU", "TPU")))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    return False
 
 
 def has_fast_bfloat16() -> bool:

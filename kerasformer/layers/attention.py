@@ -14,6 +14,7 @@ from kerasformer import backend
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.masks import causal_penalty
+from kerasformer.layers.reductions import summed
 
 
 class Cache(NamedTuple):
@@ -128,7 +129,7 @@ def _softmax(scores: KerasTensor, *penalty: KerasTensor) -> KerasTensor:
 def _softmax_gradient(weights: KerasTensor, upstream: KerasTensor) -> KerasTensor:
     wide = ops.cast(weights, "float32")
     product = wide * ops.cast(upstream, "float32")
-    return ops.cast(product - wide * ops.sum(product, axis=-1, keepdims=True), upstream.dtype)
+    return ops.cast(product - wide * summed(product, -1, keepdims=True), upstream.dtype)
 
 
 def summed_to(x: KerasTensor, shape: tuple) -> KerasTensor:

@@ -6,6 +6,7 @@ import keras
 from keras import KerasTensor, ops
 
 from kerasformer import backend
+from kerasformer.layers.reductions import summed
 
 
 class LayerNorm(keras.layers.LayerNormalization):
@@ -43,9 +44,9 @@ def _forward(
 ) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
     """The normalised rows, and the mean and scale [rows, 1] by which they were."""
     wide = ops.cast(x, "float32")
-    mean = ops.mean(wide, axis=-1, keepdims=True)
+    mean = _mean(wide)
     centred = wide - mean
-    scale = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + epsilon)
+    scale = ops.rsqrt(_mean(ops.square(centred)) + epsilon)
     return ops.cast(centred * scale * gamma + beta, x.dtype), mean, scale
 
 
@@ -57,12 +58,11 @@ def _backward(
     upstream = ops.cast(upstream, "float32")
     normal = (ops.cast(x, "float32") - mean) * scale
     product = upstream * normal
-    weights = gamma[:, None] / x.shape[-1]  # for means over D as matrix products
-    shift, slope = ops.matmul(upstream, weights), ops.matmul(product, weights)  # [rows, 1]
+    shift, slope = _mean(upstream * gamma), _mean(product * gamma)
     dx = (upstream * gamma - shift - normal * slope) * scale
-    return ops.cast(dx, x.dtype), sum_rows(product), sum_rows(upstream)
+    return ops.cast(dx, x.dtype), summed(product, 0), summed(upstream, 0)
 
 
-def sum_rows(x: KerasTensor) -> KerasTensor:
-    """[rows, D] -> [D], as a matrix product, which adds up bfloat16 in float32."""
-    return ops.squeeze(ops.matmul(ops.ones((1, ops.shape(x)[0]), dtype=x.dtype), x), 0)
+def _mean(x: KerasTensor) -> KerasTensor:
+    """[rows, D] -> [rows, 1]."""
+    return summed(x, -1, keepdims=True) / x.shape[-1]

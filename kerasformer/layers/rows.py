@@ -12,6 +12,7 @@ from keras import KerasTensor, activations, ops
 
 from kerasformer import backend
 from kerasformer.layers.activations import gelu, gelu_tanh
+from kerasformer.layers.reductions import summed
 
 LARGEST = 127
 ONEDNN = {gelu: "GeluExact", gelu_tanh: "GeluApproximate"}  # its names of what it computes within a product
@@ -85,15 +86,15 @@ def shift(y: KerasTensor, bias: KerasTensor) -> tuple[KerasTensor, Callable]:
 
     def gradient(*args, upstream=None):
         upstream = args[0] if upstream is None else upstream
-        return upstream, _summed(upstream)
+        return upstream, _sum_of_rows(upstream)
 
     return ops.add(y, bias), gradient
 
 
 @backend.fusible
-def _summed(x: KerasTensor) -> KerasTensor:
-    """[M, R] -> [R], added up in float32; as a product with ones, XLA would take several times as long."""
-    return ops.cast(ops.sum(ops.cast(x, "float32"), axis=0), x.dtype)
+def _sum_of_rows(x: KerasTensor) -> KerasTensor:
+    """[M, R] -> [R], added up in float32."""
+    return ops.cast(summed(ops.cast(x, "float32"), 0), x.dtype)
 
 
 def in_int8(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from kerasformer import backend
+from kerasformer.layers.reductions import largest, summed
 
 # Tokens are read in chunks whose logits number about this: 64 MB in float32.
 CHUNK_LOGITS = 2**24
 # Where few tokens are to be predicted, all are read in at least so many chunks: the first then holds BERT's 15 %.
 FEW_CHUNKS = 6
-NEVER = -1e30  # a logit whose exponential is zero
 
 
 def summed_crossentropy(
@@ -59,7 +59,8 @@ def summed_crossentropy(
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             parts = zip((for_hidden, *for_output), (hidden, *output), strict=True)
-            return tuple(tf.cast(upstream * part, of.dtype) for part, of in parts)
+            is_one = tf.get_static_value(upstream) == 1  # a product less, the size of the table
+            return tuple(tf.cast(part if is_one else upstream * part, of.dtype) for part, of in parts)
 
         return loss, gradient
 
@@ -87,6 +88,7 @@ def _loss_and_gradients(
     dtype, dim = hidden.dtype, hidden.shape[-1]
     table, *bias = output
     narrow, chunks = tf.cast(table, dtype), _chunks(size, few, hidden, labels, weights)
+    alone = _is_alone(chunks, few)
 
     def add(i: tf.Tensor, loss: tf.Tensor, for_hidden: tf.Tensor, *for_output: tf.Tensor) -> tuple:
         states, labels, weights = (part[i] for part in chunks)
@@ -99,11 +101,13 @@ def _loss_and_gradients(
             for sums, part in zip(for_output, (scale * tf.cast(states, tf.float32), scale), strict=False)
         ]
         # A tensor, not an array of them, whose size XLA would not know before it runs.
-        for_hidden = tf.tensor_scatter_nd_update(for_hidden, [[i]], for_states[None])
+        for_hidden = for_states[None] if alone else tf.tensor_scatter_nd_update(for_hidden, [[i]], for_states[None])
         return i + 1, loss + tf.reduce_sum(weights * losses), for_hidden, *for_output
 
     rows = tf.zeros_like(chunks[0], tf.float32)  # [k, c, D]
     sums = [tf.zeros_like(table, tf.float32), *(tf.zeros_like(part[:, None]) for part in bias)]
+    if alone:  # nothing to add to: no memory to fill and to read
+        sums = [tf.zeros(()) for _ in sums]
     loss, rows, for_table, *for_bias = _repeat(chunks, few, add, (tf.constant(0.0), rows, *sums))
     for_hidden = tf.reshape(rows, [-1, dim])[: tf.shape(hidden)[0]]
     return loss, for_hidden, for_table, *(part[:, 0] for part in for_bias)
@@ -120,7 +124,7 @@ def _for_states(pull: tf.Tensor, own: tf.Tensor, rest: tf.Tensor, scale: tf.Tens
 
 @backend.fusible
 def _pushed(sums: tf.Tensor, push: tf.Tensor, labels: tf.Tensor, rest: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """Sums [V, m], what the exponentials of all tokens but the labels give, and less their sums at the labels.
+    """Sums [V, m] or [], what the exponentials of all tokens but the labels give, and less their sums at the labels.
 
     Args:
         factors: float32 [c, m], of each token's exponentials.
@@ -142,17 +146,16 @@ def _softmax(
 def _exponentials(
     logits: tf.Tensor, labels: tf.Tensor, bias: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    dtype, logits = logits.dtype, tf.cast(logits, tf.float32)  # [c, V]
-    logits = logits if bias is None else logits + bias
-    chosen = tf.gather(logits, labels, batch_dims=1)[:, None]  # [c, 1]
-    with tf.control_dependencies([chosen]):  # so that the logits, which nobody reads again, are changed in place
-        places = tf.stack([tf.range(tf.shape(labels)[0]), labels], axis=1)
-        logits = tf.tensor_scatter_nd_update(logits, places, tf.fill(tf.shape(labels), NEVER))
-    largest = tf.maximum(tf.reduce_max(logits, axis=1, keepdims=True), chosen)
-    others = tf.exp(logits - largest)
-    rest = tf.reduce_sum(others, axis=1, keepdims=True)
-    total = rest + tf.exp(chosen - largest)
-    return (tf.math.log(total) + largest - chosen)[:, 0], tf.cast(others, dtype), rest, total
+    wide = tf.cast(logits, tf.float32)  # [c, V]
+    chosen = tf.cast(tf.gather(logits, labels, batch_dims=1), tf.float32)[:, None]  # [c, 1]
+    if bias is not None:
+        wide, chosen = wide + bias, chosen + tf.gather(bias, labels)[:, None]
+    peak = largest(wide, -1, keepdims=True)
+    is_label = tf.range(logits.shape[1])[None, :] == labels[:, None]
+    others = tf.where(is_label, 0.0, tf.exp(wide - peak))
+    rest = summed(others, -1, keepdims=True)
+    total = rest + tf.exp(chosen - peak)
+    return (tf.math.log(total) + peak - chosen)[:, 0], tf.cast(others, logits.dtype), rest, total
 
 
 def _true_first(choice: tf.Tensor) -> tf.Tensor:
@@ -174,13 +177,18 @@ def _chunks(size: int, few: bool, *tensors: tf.Tensor) -> list[tf.Tensor]:
     return [tf.reshape(tensor, [count, length, *tensor.shape[1:]]) for tensor in padded]
 
 
+def _is_alone(chunks: list[tf.Tensor], few: bool) -> bool:
+    """Whether there is one chunk, and it is read in any case."""
+    return chunks[0].shape[0] == 1 and not few
+
+
 def _repeat(chunks: list[tf.Tensor], few: bool, step: Callable, state: tuple) -> tuple:
     """`step(i, *state)`, which returns i + 1 and the next state, for each chunk i, or for those that weigh something.
 
     Args:
         chunks: of states, labels and weights.
     """
-    if chunks[0].shape[0] == 1 and not few:
+    if _is_alone(chunks, few):
         return step(tf.constant(0), *state)[1:]
     count = tf.shape(chunks[0])[0]
     if few:

@@ -59,9 +59,8 @@ class TrainingStep(Fitting):
             self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
         leave_to_step(self.optimizer, self.distribute_strategy)
         self.accumulate, self.loss_weight = accumulate, loss_weight
-        others = any(map(tf.config.list_physical_devices, ("GPU", "TPU")))
-        self._fuses = jit_compile == "auto" and not others  # it was measured on CPUs alone
-        self._gradients = tf.function(self.sum_gradients, jit_compile=jit_compile is True)
+        self._fuses = jit_compile == "auto" and not backend.has_accelerator()  # it was measured on CPUs alone
+        self._gradients = (backend.fused if jit_compile is True else tf.function)(self.sum_gradients)
         jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
         # On several replicas the update meets the others, which no compiled function can.
         alone = self.distribute_strategy.num_replicas_in_sync == 1
