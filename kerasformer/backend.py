@@ -13,7 +13,7 @@ _fused = ContextVar("fused", default=False)
 _fusing = ContextVar("fusing", default=False)
 _packed = ContextVar("packed", default=False)
 
-MOST_UNFOLDED = 128  # numbers, up to which that saves nothing
+MOST_UNFOLDED = 128  # so many numbers XLA reduces as fast as their halves
 
 
 def compiled(function: Callable, variables: Sequence[keras.Variable]) -> Callable:
@@ -48,7 +48,7 @@ def packed(function: Callable) -> Callable:
 
     Once they do, the whole must be compiled anew.
     """
-    return _within(_packed, function) if has_packed_products() else function
+    return _within(_packed, function)
 
 
 @contextmanager
@@ -72,9 +72,9 @@ def fusible(function: Callable) -> Callable:
     return call
 
 
-def is_packed() -> bool:
-    """Whether a `packed` function is being traced."""
-    return _packed.get()
+def is_packed(dtype: str) -> bool:
+    """Whether a `packed` function is being traced, and there is a `packed_product` of this dtype."""
+    return _packed.get() and has_packed_products(dtype)
 
 
 def packed_product(
@@ -99,23 +99,20 @@ def packed_product(
     node.attr["num_args"].i = 1
     node.attr["fused_ops"].list.s.extend(name.encode() for name in ("BiasAdd", activation) if name)
     node.attr["_kernel"].s = b"MklNameChangeOp"
-    # Named in a graph, as the operation has no function in `tf`.
-    return tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(node=[*places, node]), inputs, ["product:0"], name="")[
-        0
-    ]
+    graph = tf.compat.v1.GraphDef(node=[*places, node])  # as the operation has no function in `tf`
+    [product] = tf.graph_util.import_graph_def(graph, inputs, ["product:0"], name="")
+    return product
 
 
 @functools.cache
-def has_packed_products() -> bool:
-    """Whether this TensorFlow has the kernel of `packed_product`, which is tried, and computes on a CPU."""
-    if keras.backend.backend() != "tensorflow":
+def has_packed_products(dtype: str) -> bool:
+    """Whether TensorFlow computes on a CPU, and has the kernel of `packed_product` for it and this dtype: by trying."""
+    if keras.backend.backend() != "tensorflow" or has_accelerator():
         return False
     import tensorflow as tf
 
-    if has_accelerator():
-        return False
     with tf.init_scope():  # not part of the graph that is being traced
-        x, rows = tf.eye(2), tf.constant([[1.0, 2.0], [3.0, 4.0]])
+        x, rows = tf.eye(2, dtype=dtype), tf.constant([[1.0, 2.0], [3.0, 4.0]], dtype)
         try:
             tried = tf.function(packed_product)(x, rows)
         except (ValueError, tf.errors.OpError):

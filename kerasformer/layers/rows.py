@@ -9,6 +9,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 from keras import KerasTensor, activations, ops
+from keras.backend import standardize_dtype
 
 from kerasformer import backend
 from kerasformer.layers.activations import gelu, gelu_tanh
@@ -52,7 +53,7 @@ class Rows:
         """[M, D] -> [M, R]: the activation of the product with each row, plus the bias [R]."""
         rows = ops.cast(ops.copy(self.weight), x.dtype)  # a copy, as a written gradient takes tensors alone
         bias = None if bias is None else ops.cast(ops.copy(bias), x.dtype)
-        if backend.is_packed() and self.scale is None:
+        if self.scale is None and backend.is_packed(standardize_dtype(x.dtype)):
             if name := ONEDNN.get(activation):
                 return backend.packed_product(x, rows, bias, name)
             return activation(backend.packed_product(x, rows, bias))
