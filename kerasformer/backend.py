@@ -1,6 +1,7 @@
 """What differs from backend to backend: how a function is compiled, and what the machine computes fast."""
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,7 +14,7 @@ _fused = ContextVar("fused", default=False)
 _fusing = ContextVar("fusing", default=False)
 _packed = ContextVar("packed", default=False)
 
-MOST_UNFOLDED = 128  # so many numbers XLA reduces as fast as their halves
+MOST_UNFOLDED = 128  # an axis up to this length is reduced as fast as it is
 
 
 def compiled(function: Callable, variables: Sequence[keras.Variable]) -> Callable:
@@ -44,10 +45,7 @@ def fused(function: Callable) -> Callable:
 
 
 def packed(function: Callable) -> Callable:
-    """A part of a compiled function whose weights never change again, for `packed_product` where there is one.
-
-    Once they do, the whole must be compiled anew.
-    """
+    """A part of a compiled function that is dropped before its weights change: `packed_product` serves it."""
     return _within(_packed, function)
 
 
@@ -74,7 +72,11 @@ def fusible(function: Callable) -> Callable:
 
 def is_packed(dtype: str) -> bool:
     """Whether a `packed` function is being traced, and there is a `packed_product` of this dtype."""
-    return _packed.get() and has_packed_products(dtype)
+    if not (_packed.get() and has_packed_products(dtype)):
+        return False
+    import tensorflow as tf
+
+    return not tf.executing_eagerly()
 
 
 def packed_product(
@@ -106,11 +108,16 @@ def packed_product(
 
 @functools.cache
 def has_packed_products(dtype: str) -> bool:
-    """Whether TensorFlow computes on a CPU, and has the kernel of `packed_product` for it and this dtype: by trying."""
-    if keras.backend.backend() != "tensorflow" or has_accelerator():
+    """Whether TensorFlow computes on a CPU, and has the kernel of `packed_product` for this dtype."""
+    # A kernel for a dtype that the CPU does not compute in would end the process: it must not even be tried.
+    limits = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # which make less of a CPU than it is
+    is_fast = dtype == "float32" or (dtype == "bfloat16" and has_fast_bfloat16() and not any(map(os.getenv, limits)))
+    if keras.backend.backend() != "tensorflow" or has_accelerator() or not is_fast:
         return False
     import tensorflow as tf
 
+    if tf.config.functions_run_eagerly():  # it exists in graphs alone
+        return False
     with tf.init_scope():  # not part of the graph that is being traced
         x, rows = tf.eye(2, dtype=dtype), tf.constant([[1.0, 2.0], [3.0, 4.0]], dtype)
         try:
@@ -140,7 +147,7 @@ def slice_update(
 def folded(combine: Callable, x: keras.KerasTensor, axis: int) -> keras.KerasTensor:
     """`x` to be reduced over `axis`, with some of that done: its halves combined, and theirs, in `fused` functions.
 
-    On CPUs, XLA reduces a long axis number by number, and combines halves in vectors.
+    On CPUs, XLA reduces a long axis number by number, and combines halves in vectors. Odd lengths stay as they are.
     """
     while _fused.get() and not has_accelerator() and (x.shape[axis] or 1) > MOST_UNFOLDED and x.shape[axis] % 2 == 0:
         x = combine(*keras.ops.split(x, 2, axis=axis))
@@ -214,8 +221,9 @@ def _set(variable: ContextVar, value: bool) -> Iterator[None]:
 def _within(variable: ContextVar, function: Callable) -> Callable:
     """The function, as it is traced where the variable is set."""
 
-    def call(*inputs):
+    @functools.wraps(function)
+    def call(*args, **kwargs):
         with _set(variable, True):
-            return function(*inputs)
+            return function(*args, **kwargs)
 
     return call

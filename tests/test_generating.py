@@ -154,7 +154,7 @@ def test_weights_that_change_are_read_anew(prompts, precision, monkeypatch):
     before = model.generate(prompts, **values)
     assert model.generate(prompts, **values) == before
     kernel = next(weight for weight in model.weights if weight.path.endswith("mlp/down/kernel"))
-    kernel.assign(-3 * kernel)
+    kernel.assign(kernel[::-1])  # of the same sum
     after = model.generate(prompts, **values)
     assert after != before
     monkeypatch.setattr(backend, "packed", as_it_is)  # products of bfloat16 round otherwise where weights are packed

@@ -9,7 +9,7 @@ from keras import ops
 from kerasformer import backend
 from kerasformer.generation import beam, decoding
 from kerasformer.generation.decoding import as_it_is
-from kerasformer.generation.precision import Copies, native
+from kerasformer.generation.precision import Copies, is_in_precision, native
 from kerasformer.generation.sampling import Rules
 from kerasformer.models.base import Model
 
@@ -49,7 +49,7 @@ class Decoder:
         Who marks more rows as done ends them. Without a `chunk` there is one yield alone.
         """
         room = rounded(int(max(rules.max_new_tokens)))
-        model, precision = self._model(precision)
+        model, precision = self._model(precision, len(prompts))
         token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
         prefill = self._compiled("prefill", model, precision, room=room)
         advance = self._compiled("advance", model, precision, compiled=self._way(len(prompts), precision, xla))
@@ -96,7 +96,7 @@ class Decoder:
     ) -> list[list[int]]:
         """The new ids of each row by beam search."""
         room = rounded(int(max(rules.max_new_tokens)))
-        model, precision = self._model(precision)
+        model, precision = self._model(precision, len(prompts) * num_beams)
         token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
         compiled = self._way(len(prompts) * num_beams, precision, xla=False)
         function = self._compiled("search", model, precision, room=room, num_beams=num_beams, compiled=compiled)
@@ -104,21 +104,21 @@ class Decoder:
         pairs = zip(ops.convert_to_numpy(ids), ops.convert_to_numpy(lengths), strict=True)
         return [row[:length].tolist() for row, length in pairs]
 
-    def _model(self, precision: str) -> tuple[Model, str]:
+    def _model(self, precision: str, rows: int) -> tuple[Model, str]:
         """The backbone with weights of this precision, and the precision's name once "auto" is decided."""
         precision = native() if precision == "auto" else precision
-        if self._copies.look():
-            self._functions = {key: made for key, made in self._functions.items() if backend.packed not in key}
+        reads_copy = rows > 1 or not is_in_precision(self.backbone, precision)  # a row alone may read its own weights
+        if reads_copy and self._copies.look():
+            self._functions = {key: made for key, made in [*self._functions.items()] if backend.packed not in key}
         return self._copies.get(precision), precision
 
     def _way(self, rows: int, precision: str, xla: bool | None) -> Callable[[Callable], Callable]:
         """How a step of so many rows is compiled, within the loop."""
         # A loop inside of XLA would be slower: it converts bfloat16 weights to float32 before, and reads these.
-        if rows <= MOST_XLA_ROWS and precision != "float32" if xla is None else xla:
+        if (rows <= MOST_XLA_ROWS and precision != "float32") if xla is None else xla:
             return backend.fused
-        # Whoever asks for int8 wants to save memory. Weights that have changed once will do so again, and what is
-        # packed is compiled anew each time.
-        if rows > 1 and precision != "int8" and not self._copies.changes:
+        # Weights that have changed once will do so again, and what is packed is compiled anew each time.
+        if rows > 1 and backend.has_packed_products(precision) and not self._copies.changes:
             return backend.packed
         return as_it_is
 

@@ -60,7 +60,8 @@ class Generating:
             seed: of the draws: the same one gives the same text. One for all rows or one for each; by default each
                 row has its own, of NumPy's global generator.
             precision: of the weights: float32, bfloat16, int8, or auto for the float that this machine does fast. For
-                several prompts a CPU keeps a second copy, in the layout that its kernels read; but not of int8.
+                several prompts or beams, until weights change, a CPU keeps float ones once more in the layout of its
+                kernels, for each of the few functions that are compiled.
             truncate_prompt: of a prompt that is too long, read the last tokens that leave room, instead of refusing it.
             slide: of a text that fills the model's positions, go on from the last half of them, and so of a prompt
                 that does. The penalty is for what is read then. Not for beams.

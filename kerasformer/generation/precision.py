@@ -1,7 +1,8 @@
 """A backbone with its weights in another number format, for decoding."""
 
+import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
 from kerasformer import backend
 from kerasformer.errors import InputError
@@ -67,19 +68,19 @@ class Copies:
         self._sums = None
 
         def sums():
-            return ops.stack([ops.sum(ops.cast(variable, "float32")) for variable in backbone.variables])
+            return ops.stack([_sum_by_place(variable) for variable in backbone.variables])
 
         self._sum = backend.compiled(sums, backbone.variables)
 
     def look(self) -> bool:
-        """Whether the weights are other ones than at the last look, by their sums."""
+        """Whether the weights are other ones, or in other places, than at the last look."""
         before, self._sums = self._sums, ops.convert_to_numpy(self._sum())
         has_changed = before is not None and not np.array_equal(before, self._sums, equal_nan=True)
         self.changes += has_changed
         return has_changed
 
     def get(self, precision: str) -> Model:
-        """The backbone, or a copy of it as it was at the last look, that holds its weights in this precision."""
+        """The backbone, or a copy of it that holds its weights in this precision, made anew after a change."""
         if is_in_precision(self.backbone, precision):
             return self.backbone
         copy, changes = self._copies.get(precision, (None, -1))
@@ -87,3 +88,11 @@ class Copies:
             copy = in_precision(self.backbone, precision, into=copy)
             self._copies[precision] = copy, self.changes
         return copy
+
+
+def _sum_by_place(variable: keras.Variable) -> KerasTensor:
+    """The sum of the values, each times a factor of its row and one of its column."""
+    values = ops.cast(variable, "float32")
+    rows = ops.reshape(values, (-1, values.shape[-1] if values.shape else 1))
+    down, across = (ops.cos(ops.arange(1, size + 1, dtype="float32")) for size in rows.shape)
+    return ops.sum(ops.matmul(rows, across[:, None])[:, 0] * down)

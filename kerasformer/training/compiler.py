@@ -59,7 +59,7 @@ def _measure(model: TrainingStep, data: tuple, jit: bool) -> tuple[float, float]
     """Seconds of the first call, beyond a later one, and the median of later ones, for the gradients of one batch."""
     rows = -(-len(data[1]) // model.accumulate)  # of a micro-batch
     inputs, labels = tf.nest.map_structure(lambda tensor: tensor[:rows], data[:2])
-    gradients = tf.function(model.sum_gradients, jit_compile=jit)
+    gradients = model.compiled_gradients(jit)
     seconds = []
     for _ in range(MEASURED_STEPS + 1):
         start = time.perf_counter()

@@ -104,10 +104,10 @@ def _loss_and_gradients(
         for_hidden = for_states[None] if alone else tf.tensor_scatter_nd_update(for_hidden, [[i]], for_states[None])
         return i + 1, loss + tf.reduce_sum(weights * losses), for_hidden, *for_output
 
-    rows = tf.zeros_like(chunks[0], tf.float32)  # [k, c, D]
-    sums = [tf.zeros_like(table, tf.float32), *(tf.zeros_like(part[:, None]) for part in bias)]
-    if alone:  # nothing to add to: no memory to fill and to read
-        sums = [tf.zeros(()) for _ in sums]
+    rows, *sums = [tf.zeros(())] * (2 + len(bias))  # one chunk has nothing to add to: no memory to fill and to read
+    if not alone:
+        rows = tf.zeros_like(chunks[0], tf.float32)  # [k, c, D]
+        sums = [tf.zeros_like(table, tf.float32), *(tf.zeros_like(part[:, None]) for part in bias)]
     loss, rows, for_table, *for_bias = _repeat(chunks, few, add, (tf.constant(0.0), rows, *sums))
     for_hidden = tf.reshape(rows, [-1, dim])[: tf.shape(hidden)[0]]
     return loss, for_hidden, for_table, *(part[:, 0] for part in for_bias)

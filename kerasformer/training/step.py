@@ -60,7 +60,7 @@ class TrainingStep(Fitting):
         leave_to_step(self.optimizer, self.distribute_strategy)
         self.accumulate, self.loss_weight = accumulate, loss_weight
         self._fuses = jit_compile == "auto" and not backend.has_accelerator()  # it was measured on CPUs alone
-        self._gradients = (backend.fused if jit_compile is True else tf.function)(self.sum_gradients)
+        self._gradients = self.compiled_gradients(jit_compile is True)
         jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
         # On several replicas the update meets the others, which no compiled function can.
         alone = self.distribute_strategy.num_replicas_in_sync == 1
@@ -133,6 +133,10 @@ class TrainingStep(Fitting):
                 scaled = self.optimizer.scale_loss(self.weighed(loss_sum))
             gradients = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return loss_sum, outputs, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    def compiled_gradients(self, jit: bool) -> Callable:
+        """`sum_gradients` in a graph, which XLA compiles with `jit`."""
+        return (backend.fused if jit else tf.function)(self.sum_gradients)
 
     def _accumulated(
         self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor
