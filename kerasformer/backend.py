@@ -116,15 +116,13 @@ def has_packed_products(dtype: str) -> bool:
         return False
     import tensorflow as tf
 
-    if tf.config.functions_run_eagerly():  # it exists in graphs alone
-        return False
-    with tf.init_scope():  # not part of the graph that is being traced
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:  # whatever is being traced, or run eagerly
         x, rows = tf.eye(2, dtype=dtype), tf.constant([[1.0, 2.0], [3.0, 4.0]], dtype)
         try:
-            tried = tf.function(packed_product)(x, rows)
+            tried = session.run(packed_product(x, rows))
         except (ValueError, tf.errors.OpError):
             return False
-        return tried.numpy().tolist() == [[1.0, 3.0], [2.0, 4.0]]
+        return tried.tolist() == [[1.0, 3.0], [2.0, 4.0]]
 
 
 def slice_update(
@@ -149,7 +147,9 @@ def folded(combine: Callable, x: keras.KerasTensor, axis: int) -> keras.KerasTen
 
     On CPUs, XLA reduces a long axis number by number, and combines halves in vectors. Odd lengths stay as they are.
     """
-    while _fused.get() and not has_accelerator() and (x.shape[axis] or 1) > MOST_UNFOLDED and x.shape[axis] % 2 == 0:
+    if not _fused.get() or has_accelerator():
+        return x
+    while (x.shape[axis] or 1) > MOST_UNFOLDED and x.shape[axis] % 2 == 0:
         x = combine(*keras.ops.split(x, 2, axis=axis))
     return x
 

@@ -126,6 +126,7 @@ def test_like_lengths_share_what_is_compiled(gpt, monkeypatch):
     fresh.generate([[5, 6, 7], [8]], **EXACT)
     assert len(traces) == 2  # the prompt, and a token
     fresh.generate([[5] * 15, [8, 9]], **{**EXACT, "max_new_tokens": 5}, temperature=0.3, top_p=0.4, seed=3)
+    assert len(traces) == 2
     list(fresh.stream([3], **EXACT))
     assert len(traces) <= 4  # a step of one row is another function, as its weights are not packed
     fresh.generate([5] * 9, **EXACT, stop=())

@@ -95,10 +95,10 @@ class Decoder:
         self, prompts: Sequence[Sequence[int]], rules: Rules, *, num_beams: int, length_penalty: float, precision: str
     ) -> list[list[int]]:
         """The new ids of each row by beam search."""
-        room = rounded(int(max(rules.max_new_tokens)))
-        model, precision = self._model(precision, len(prompts) * num_beams)
+        room, rows = rounded(int(max(rules.max_new_tokens))), len(prompts) * num_beams
+        model, precision = self._model(precision, rows)
         token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
-        compiled = self._way(len(prompts) * num_beams, precision, xla=False)
+        compiled = self._way(rows, precision, xla=False)
         function = self._compiled("search", model, precision, room=room, num_beams=num_beams, compiled=compiled)
         ids, lengths = function(token_ids, padding_mask, rules, np.full(len(prompts), length_penalty, np.float32))
         pairs = zip(ops.convert_to_numpy(ids), ops.convert_to_numpy(lengths), strict=True)

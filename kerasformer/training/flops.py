@@ -8,6 +8,7 @@ import time
 import keras
 import tensorflow as tf
 
+from kerasformer import backend
 from kerasformer.models.heads import Head
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def peak_flops(strategy: tf.distribute.Strategy, dtype: str, tflops: float | Non
 
 def devices(strategy: tf.distribute.Strategy) -> int:
     """How many devices share the work. The replicas on one machine's CPU are one device: they share its cores."""
-    if tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"):
+    if backend.has_accelerator():
         return strategy.num_replicas_in_sync
     resolver = getattr(strategy, "cluster_resolver", None)
     return max(1, resolver.cluster_spec().num_tasks("worker")) if resolver and "worker" in _jobs(resolver) else 1
