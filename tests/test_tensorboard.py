@@ -167,6 +167,8 @@ def test_a_step_stands_once_where_a_run_goes_on_from_one_before(begun, tmp_path)
             if optimizer.iterations % 3 == 0:
                 callback.on_epoch_end(0, {"val_loss": last})
         callback.on_train_end()
+        # TensorBoard orders files by the second in their names; of one second, writer 10 comes before writer 9.
+        time.sleep(1)
     found = {}
     for part in ("train", "validation"):
         events = EventAccumulator(str(tmp_path / "tensorboard" / part)).Reload()
