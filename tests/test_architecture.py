@@ -176,6 +176,12 @@ def asserts(node: ast.AST) -> bool:
     return False
 
 
+def generators_are_not_read(source: Source) -> Iterator[str]:
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and node.attr == "from_generator":
+            yield source.at(node.lineno, "from_generator slows the process down: `data.computed` says how")
+
+
 def nothing_local_is_named(source: Source) -> Iterator[str]:
     for line, text in enumerate(source.text.splitlines(), 1):
         if found := UNWANTED.search(text):
@@ -206,6 +212,7 @@ CHECKS: dict[Check, str] = {
     public_names_are_documented: "kerasformer/*.py",
     public_signatures_are_typed: "kerasformer/*.py",
     each_test_asserts: "tests/*.py",
+    generators_are_not_read: "kerasformer/*.py",
     nothing_local_is_named: "*",
     contributing_is_short: "CONTRIBUTING.md",
     constraints_are_pins: "constraints.txt",
@@ -235,6 +242,7 @@ PLANTED = [
     (public_signatures_are_typed, "kerasformer/text/a.py", "class A:\n    @staticmethod\n    def f(x) -> None: ..."),
     (each_test_asserts, "tests/test_a.py", "def test_a():\n    print(1)"),
     (each_test_asserts, "tests/test_a.py", "def test_a():\n    assert 1"),
+    (generators_are_not_read, "kerasformer/data/a.py", "tf.data.Dataset.from_generator(f)"),
     (nothing_local_is_named, "README.md", "pip install -i https://" + "pypi" + ".org/simple"),
     (nothing_local_is_named, "docs/a.md", "cd /" + "work/main"),
     (contributing_is_short, "CONTRIBUTING.md", "line\n" * (MAX_CONTRIBUTING + 1)),

@@ -3,8 +3,9 @@
 Shapes: N examples, B batch, T length of a batch's longest row.
 """
 
+import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from kerasformer.config import Augment
 from kerasformer.data.augment import augment_rows, word_pool
+from kerasformer.data.computed import computed
 from kerasformer.errors import InputError
 from kerasformer.text.rows_graph import framed
 from kerasformer.text.tokenizer import Encoded, Tokenizer
@@ -121,21 +123,16 @@ class Batches:
         """
         steps = len(self) if steps is None else steps
 
-        def read() -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
-            order: list[np.ndarray] = []
-            for step in range(first_step, first_step + steps):
-                epoch, place = divmod(step, len(self))
-                if not order or place == 0:
-                    order = self.order(epoch)
-                seed = np.random.default_rng([self.seed, epoch, place]).integers(2**31, size=2)
-                yield order[place], self.padded_length(order[place]), seed
+        order = functools.lru_cache(maxsize=1)(self.order)
 
-        signature = (
-            tf.TensorSpec([None], tf.int64),
-            tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([2], tf.int64),
-        )
-        dataset = tf.data.Dataset.from_generator(read, output_signature=signature)
+        def rows(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            epoch, place = divmod(first_step + i, len(self))
+            chosen = order(epoch)[place]
+            seed = np.random.default_rng([self.seed, epoch, place]).integers(2**31, size=2)
+            return chosen, np.int32(self.padded_length(chosen)), seed
+
+        signature = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int32), tf.TensorSpec([2], tf.int64))
+        dataset = computed(steps, rows, signature)
         dataset = dataset.map(self._assembler(), num_parallel_calls=2).prefetch(4)
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
         options = tf.data.Options()

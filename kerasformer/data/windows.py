@@ -7,10 +7,11 @@ first_example(s) + i where the first batches are smaller.
 Shapes: B batch, T length, K steps computed at a time, W windows.
 """
 
+import functools
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasformer.config.ramp import Ramp, check_ramp
+from kerasformer.data.computed import computed
 from kerasformer.data.corpus import Corpus, Split, read_corpus
 from kerasformer.errors import InputError
 from kerasformer.text.tokenizer import Tokenizer
@@ -184,16 +186,12 @@ class Windows:
         end = first_step + steps
         ends = [*(stage.first_step for stage in self._stages[1:]), end]
         spans = [range(max(s.first_step, first_step), min(e, end)) for s, e in zip(self._stages, ends, strict=True)]
-        spans = [span for span in spans if span]  # of one batch size each
-
-        def blocks() -> Iterator[np.ndarray]:
-            for span in spans:
-                size = self.batch_size_at(span.start)
-                for step in span[:: self._block_steps(size)]:
-                    stop = min(step + self._block_steps(size), span.stop)
-                    yield self.starts(self.first_example(step), (stop - step) * size).reshape(-1, size)
-
-        return self._dataset(blocks, steps, self.batch_size_at(first_step) if len(spans) < 2 else None)
+        parts = [
+            self._blocks(self.first_example(span.start), len(span), self.batch_size_at(span.start), self.starts)
+            for span in spans
+            if span
+        ]
+        return _step_by_step(parts, steps)
 
     def in_order(self, max_steps: int | None = None) -> tf.data.Dataset:
         """Batches of the windows that lie end to end, once each and in order; the last batch holds the rest.
@@ -201,23 +199,19 @@ class Windows:
         Args:
             max_steps: stops after so many batches.
         """
-        size, block = self.batch_size, self._block_steps(self.batch_size)
+        size = self.batch_size
         limit = self.count if max_steps is None else min(self.count, max_steps * size)
-        full = limit - limit % size
 
-        def blocks() -> Iterator[np.ndarray]:
-            places = np.arange(limit) * self.max_length
-            yield from np.split(places[:full].reshape(-1, size), range(block, full // size, block))
-            yield places[full:][None, : limit - full]
+        def starts(first: int, count: int) -> np.ndarray:
+            return np.arange(first, first + count) * self.max_length
 
-        return self._dataset(blocks, -(-limit // size), size if full == limit else None)
+        parts = [self._blocks(0, limit // size, size, starts)]
+        if rest := limit % size:
+            parts.append(self._blocks(limit - rest, 1, rest, starts))
+        return _step_by_step(parts, -(-limit // size))
 
     def _stage(self, step: int) -> "Stage":
         return self._stages[bisect_right(self._stages, step, key=attrgetter("first_step")) - 1]
-
-    def _block_steps(self, batch_size: int) -> int:
-        """K."""
-        return max(1, BLOCK_TOKENS // (batch_size * self.max_length))
 
     def _place(self, start: int) -> str:
         """Where in which shard, or where in a stream that has none."""
@@ -228,27 +222,24 @@ class Windows:
     def _key(self, purpose: int) -> np.ndarray:
         return np.array([self.seed, purpose], np.uint64)
 
-    def _dataset(
-        self, blocks: Callable[[], Iterator[np.ndarray]], steps: int, batch_size: int | None
+    def _blocks(
+        self, first: int, steps: int, batch_size: int, starts: Callable[[int, int], np.ndarray]
     ) -> tf.data.Dataset:
-        """Reads the windows that start at each block [K, B] and hands them out step by step.
+        """The steps from an example on, in blocks: token ids and labels, [K, B, T] each.
 
-        The dataset is finite and not tuned while it runs; see `Batches.dataset`.
+        Args:
+            starts: of the examples first, first + 1, ..., as the method of that name gives them.
         """
+        most = max(1, BLOCK_TOKENS // (batch_size * self.max_length))
 
-        def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for starts in blocks():
-                if starts.size:
-                    rows = self._read(starts.ravel()).reshape(*starts.shape, self.max_length + 1)
-                    yield rows[..., :-1], rows[..., 1:]  # [K, B, T] each
+        def block(i: int) -> tuple[np.ndarray, np.ndarray]:
+            size = min(most, steps - i * most)
+            rows = self._read(starts(first + i * most * batch_size, size * batch_size))
+            rows = rows.reshape(size, batch_size, self.max_length + 1)
+            return rows[..., :-1], rows[..., 1:]
 
         spec = tf.TensorSpec([None, batch_size, self.max_length], tf.int32)
-        dataset = tf.data.Dataset.from_generator(read, output_signature=(spec, spec))
-        # Blocks are read ahead. Handing single steps to yet another thread would take longer than cutting them off.
-        dataset = dataset.prefetch(2).unbatch().apply(tf.data.experimental.assert_cardinality(steps))
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        return dataset.with_options(options)
+        return computed(-(-steps // most), block, (spec, spec))
 
     def _read(self, starts: np.ndarray) -> np.ndarray:
         """The windows that start there, [n, T + 1] int32."""
@@ -271,6 +262,16 @@ class Windows:
             missing -= len(parts[-1])
             place += 1
         return np.concatenate(parts)
+
+
+def _step_by_step(parts: list[tf.data.Dataset], steps: int) -> tf.data.Dataset:
+    """The steps of blocks, one after another; the dataset is finite and not tuned while it runs, see `Batches`."""
+    dataset = functools.reduce(tf.data.Dataset.concatenate, parts)
+    # Blocks are read ahead. Handing single steps to yet another thread would take longer than cutting them off.
+    dataset = dataset.prefetch(2).unbatch().apply(tf.data.experimental.assert_cardinality(steps))
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _permute(places: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
