@@ -12,47 +12,47 @@ SCALE, CUBIC = math.sqrt(2 / math.pi), 0.044715  # of the tanh approximation
 
 
 def written(value_and_slope: Callable) -> Callable:
-    """A function of which x -> its value and slope is given, both in the dtype of x.
+    """A function of which x -> its value and slope is given, both in float32 whatever the dtype of x.
 
-    The slope is computed in the forward pass, and nothing else is kept for the backward pass. A graph that has none
-    leaves it out.
+    The backward pass keeps x and computes the slope anew: together with the value it would be in memory in between.
     """
-    fusible = backend.fusible(value_and_slope)
+
+    @backend.fusible
+    def forward(x: KerasTensor) -> KerasTensor:
+        return backend.cast(value_and_slope(ops.cast(x, "float32"))[0], x.dtype)
+
+    @backend.fusible
+    def backward(x: KerasTensor, upstream: KerasTensor) -> KerasTensor:
+        slope = value_and_slope(ops.cast(x, "float32"))[1]
+        return backend.cast(ops.cast(upstream, "float32") * slope, x.dtype)
 
     @ops.custom_gradient
     def activation(x: KerasTensor) -> tuple[KerasTensor, Callable]:
-        value, slope = fusible(x)
-
         def gradient(*args, upstream=None):
-            return (args[0] if upstream is None else upstream) * slope
+            return backward(x, args[0] if upstream is None else upstream)
 
-        return value, gradient
+        return forward(x), gradient
 
     return functools.wraps(value_and_slope)(activation)
 
 
 @written
 def gelu(x: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
-    """x * Phi(x), Phi the normal distribution's CDF (Hendrycks & Gimpel 2016, arXiv 1606.08415).
-
-    Computed in float32 whatever the dtype of `x`.
-    """
-    wide = ops.cast(x, "float32")
-    scaled = wide * math.sqrt(0.5)
+    """x * Phi(x), Phi the normal distribution's CDF (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
+    scaled = x * math.sqrt(0.5)
     cdf = 0.5 * ops.erf(scaled) + 0.5
     density = ops.exp(-0.5 * math.log(2 * math.pi) - scaled * scaled)
-    return ops.cast(wide * cdf, x.dtype), ops.cast(cdf + wide * density, x.dtype)
+    return x * cdf, cdf + x * density
 
 
 @written
 def gelu_tanh(x: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
-    """The tanh approximation of GELU that GPT-2 uses, computed in float32."""
-    wide = ops.cast(x, "float32")
-    square = wide * wide
-    tanh = ops.tanh(wide * (SCALE + SCALE * CUBIC * square))
+    """The tanh approximation of GELU that GPT-2 uses."""
+    square = x * x
+    tanh = ops.tanh(x * (SCALE + SCALE * CUBIC * square))
     half = 0.5 * tanh + 0.5
-    inner = wide * (SCALE + 3 * SCALE * CUBIC * square)  # x times the derivative of what the tanh is of
-    return ops.cast(wide * half, x.dtype), ops.cast(half + 0.5 * inner * (1 - tanh * tanh), x.dtype)
+    inner = x * (SCALE + 3 * SCALE * CUBIC * square)  # x times the derivative of what the tanh is of
+    return x * half, half + 0.5 * inner * (1 - tanh * tanh)
 
 
 ACTIVATIONS: dict[str, Callable] = {

@@ -15,6 +15,7 @@ from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.masks import causal_penalty
 from kerasformer.layers.reductions import summed
+from kerasformer.layers.rows import project
 
 
 class Cache(NamedTuple):
@@ -88,7 +89,7 @@ class SelfAttention(keras.layers.Layer):
             cache = Cache(write_columns(cache.keys, key, start), write_columns(cache.values, value, start))
             key, value = cache  # [B, N, S, H]
 
-        scores = ops.matmul(query * (1 / math.sqrt(head_size)), ops.swapaxes(key, 2, 3))  # [B, N, T, S]
+        scores = project(query * (1 / math.sqrt(head_size)), key)  # [B, N, T, S]
         penalty = None if attention_bias is None else -ops.cast(attention_bias, scores.dtype)
         if self.is_causal:
             keys = ops.shape(key)[2]
@@ -108,7 +109,10 @@ def attention_weights(scores: KerasTensor, *penalty: KerasTensor) -> tuple[Keras
     Computed in float32 whatever the dtype: bfloat16 cannot add up many small weights. The backward pass reads the
     weights alone.
     """
-    weights = _softmax(scores, *penalty)
+    if scores.shape[-1] != 1 and backend.is_softmax_exact(keras.backend.standardize_dtype(scores.dtype)):
+        weights = ops.softmax(scores - penalty[0] if penalty else scores)
+    else:
+        weights = _softmax(scores, *penalty)
 
     def gradient(*args, upstream=None):
         slope = _softmax_gradient(weights, args[0] if upstream is None else upstream)
@@ -122,14 +126,14 @@ def _softmax(scores: KerasTensor, *penalty: KerasTensor) -> KerasTensor:
     # Subtracted: TensorFlow fuses a product and a sum of these shapes into a kernel hundreds of times slower.
     wide = ops.cast(scores - penalty[0] if penalty else scores, "float32")
     weights = ops.softmax(wide) if scores.shape[-1] != 1 else ops.ones_like(wide)  # of one, Keras's warns
-    return ops.cast(weights, scores.dtype)
+    return backend.cast(weights, scores.dtype)
 
 
 @backend.fusible
 def _softmax_gradient(weights: KerasTensor, upstream: KerasTensor) -> KerasTensor:
     wide = ops.cast(weights, "float32")
     product = wide * ops.cast(upstream, "float32")
-    return ops.cast(product - wide * summed(product, -1, keepdims=True), upstream.dtype)
+    return backend.cast(product - wide * summed(product, -1, keepdims=True), upstream.dtype)
 
 
 def summed_to(x: KerasTensor, shape: tuple) -> KerasTensor:

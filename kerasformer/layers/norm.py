@@ -47,7 +47,7 @@ def _forward(
     mean = _mean(wide)
     centred = wide - mean
     scale = ops.rsqrt(_mean(ops.square(centred)) + epsilon)
-    return ops.cast(centred * scale * gamma + beta, x.dtype), mean, scale
+    return backend.cast(centred * scale * gamma + beta, x.dtype), mean, scale
 
 
 @backend.fusible
@@ -60,7 +60,7 @@ def _backward(
     product = upstream * normal
     shift, slope = _mean(upstream * gamma), _mean(product * gamma)
     dx = (upstream * gamma - shift - normal * slope) * scale
-    return ops.cast(dx, x.dtype), summed(product, 0), summed(upstream, 0)
+    return backend.cast(dx, x.dtype), summed(product, 0), summed(upstream, 0)
 
 
 def _mean(x: KerasTensor) -> KerasTensor:

@@ -1,15 +1,31 @@
 """Sums and maxima over one axis."""
 
+import functools
+from collections.abc import Callable
+
 from keras import KerasTensor, ops
 
 from kerasformer import backend
 
+PARTS = 8  # of an axis; what combines more than 12, XLA writes to memory on its way
+
 
 def summed(x: KerasTensor, axis: int, keepdims: bool = False) -> KerasTensor:
     """The sum over `axis`."""
-    return ops.sum(backend.folded(ops.add, x, axis), axis=axis, keepdims=keepdims)
+    return _reduced(ops.sum, ops.add, x, axis, keepdims)
 
 
 def largest(x: KerasTensor, axis: int, keepdims: bool = False) -> KerasTensor:
     """The maximum over `axis`."""
-    return ops.max(backend.folded(ops.maximum, x, axis), axis=axis, keepdims=keepdims)
+    return _reduced(ops.max, ops.maximum, x, axis, keepdims)
+
+
+def _reduced(reduce: Callable, combine: Callable, x: KerasTensor, axis: int, keepdims: bool) -> KerasTensor:
+    """On CPUs, XLA reduces a long axis number by number, and combines the parts of one in vectors."""
+    reduce = functools.partial(reduce, axis=axis, keepdims=keepdims)
+    length = x.shape[axis]
+    if not backend.is_fused_on_cpu() or length is None or length < 2 * PARTS:
+        return reduce(x)
+    *parts, rest = ops.split(x, [length // PARTS * i for i in range(1, PARTS + 1)], axis=axis)
+    reduced = reduce(functools.reduce(combine, parts))
+    return combine(reduced, reduce(rest)) if length % PARTS else reduced

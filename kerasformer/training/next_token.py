@@ -155,7 +155,7 @@ def _exponentials(
     others = tf.where(is_label, 0.0, tf.exp(wide - peak))
     rest = summed(others, -1, keepdims=True)
     total = rest + tf.exp(chosen - peak)
-    return (tf.math.log(total) + peak - chosen)[:, 0], tf.cast(others, logits.dtype), rest, total
+    return (tf.math.log(total) + peak - chosen)[:, 0], backend.cast(others, logits.dtype), rest, total
 
 
 def _true_first(choice: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,64 @@
+"""What is computed in other ways where XLA compiles it for a CPU, and gives the same."""
+
+import functools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasformer import backend
+from kerasformer.layers.attention import attention_weights
+from kerasformer.layers.reductions import largest, summed
+
+rng = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 64, 257, 1000])
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_reductions_in_parts(length, axis, keepdims):
+    x = rng.normal(size=(length, 3) if axis == 0 else (3, length)).astype(np.float32)
+    for ours, theirs in ((summed, np.sum), (largest, np.max)):
+        reduced = backend.fused(functools.partial(ours, axis=axis, keepdims=keepdims))(tf.constant(x))
+        expected = theirs(x.astype(np.float64), axis=axis, keepdims=keepdims)
+        np.testing.assert_allclose(reduced, expected, rtol=1e-5, atol=1e-5)  # float32 keeps seven digits
+
+
+def test_bfloat16_is_rounded_to_the_last_bit():
+    bits = rng.integers(0, 2**32, 100_000, dtype=np.uint32)  # of every sign, exponent and kind of NaN
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3.4e38, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20]
+    ones = np.array([2**32 - 1, 2**31 - 1], np.uint32).view(np.float32)  # NaNs that a sum would carry over to zero
+    x = tf.constant(np.concatenate([bits.view(np.float32), np.float32(special), ones]))
+    given = backend.fused(functools.partial(backend.cast, dtype="bfloat16"))(x).numpy()
+    with np.errstate(invalid="ignore"):
+        expected = x.numpy().astype(given.dtype)
+    is_nan = np.isnan(x.numpy())
+    assert np.isnan(given[is_nan].astype(np.float32)).all()
+    assert (given.view(np.uint16) == expected.view(np.uint16))[~is_nan].all()
+
+
+@pytest.mark.parametrize("kernel", ["the fastest", "XLA's"])
+@pytest.mark.parametrize("length", [1, 5, 300])
+def test_attention_weights_of_bfloat16_are_those_of_float32(kernel, length, monkeypatch):
+    if kernel == "XLA's":
+        monkeypatch.setattr(backend, "_has_exact_softmax", lambda dtype: False)
+    scores, penalty = tf.cast(3 * rng.normal(size=(2, 2, length, length)), "bfloat16"), tf.zeros((1, 1), "bfloat16")
+
+    @tf.function
+    def weights():
+        with backend.fusing():
+            return attention_weights(scores, penalty)
+
+    exponentials = np.exp(scores.numpy().astype(np.float64))
+    expected = exponentials / exponentials.sum(-1, keepdims=True)
+    np.testing.assert_allclose(weights().numpy().astype(np.float64), expected, rtol=2**-8)  # bfloat16 keeps 8 bits
+
+
+def test_a_softmax_that_is_not_exact_is_not_taken():
+    program = "from kerasformer import backend; print(backend._has_exact_softmax('bfloat16'))"
+    environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's own kernel is off by 8 %
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
