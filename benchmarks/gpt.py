@@ -7,6 +7,7 @@ run in turn, each in a process of its own, so that a machine's drift meets all o
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -63,13 +64,12 @@ def run(name: str, command: list) -> dict[str, float]:
 
 
 def trained(name: str, text: Path, folder: str) -> dict[str, float]:
-    """The figures of a recipe's run; its seconds hold everything that `fit` does, evaluations and saving too."""
+    """The figures of a recipe's run: all seconds of `fit`, evaluations and saving too, and what a step alone takes."""
     command = [sys.executable, "-m", "kerasformer", "train", f"pipelines/{name}.py", "--name", name]
     figures = run(name, [*command, "--runs", folder, "--data.train", text])
-    lines = (Path(folder) / name / "metrics.jsonl").read_text().splitlines()
-    seconds = figures["train_seconds"]
-    steps = max(json.loads(line)["step"] for line in lines)
-    return {"seconds": seconds, "step_ms": 1e3 * seconds / steps, "val_loss": figures["val_loss"]}
+    records = map(json.loads, (Path(folder) / name / "metrics.jsonl").read_text().splitlines())
+    step = statistics.median(record["step_seconds"] for record in records if "step_seconds" in record)
+    return {"seconds": figures["train_seconds"], "step_ms": 1e3 * step, "val_loss": figures["val_loss"]}
 
 
 def show(results: dict[str, dict[str, float]], columns: tuple[str, ...]) -> None:

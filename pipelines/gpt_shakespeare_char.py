@@ -26,7 +26,6 @@ recipe = LanguageRecipe(
         weight_decay=0.1,
         beta_2=0.99,
         clip_norm=1.0,
-        precision="float32",
         evaluate_every=500,
         evaluation_batches=20,
         steps_per_execution=20,
