@@ -177,12 +177,13 @@ def is_fused_on_cpu() -> bool:
 
 
 def cast(x: keras.KerasTensor, dtype: str) -> keras.KerasTensor:
-    """`keras.ops.cast`, to the last bit; in `fused` functions for CPUs, float32 becomes bfloat16 by integers.
+    """`keras.ops.cast`, to the last bit, of what a `fusible` function returns.
 
-    XLA's own code for that takes longer than most of what comes before it.
+    In a training step on a CPU float32 becomes bfloat16 by integers, as XLA's own code for it takes longer than most of
+    what comes before. Not so within a larger function of XLA's, in which the result may never be in memory.
     """
-    dtype = keras.backend.standardize_dtype(dtype)
-    if not (is_fused_on_cpu() and dtype == "bfloat16" and keras.backend.standardize_dtype(x.dtype) == "float32"):
+    dtype, given = map(keras.backend.standardize_dtype, (dtype, x.dtype))
+    if not (_fusing.get() and is_fused_on_cpu() and (given, dtype) == ("float32", "bfloat16")):
         return keras.ops.cast(x, dtype)
     import tensorflow as tf
 
