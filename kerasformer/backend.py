@@ -50,8 +50,8 @@ def packed(function: Callable) -> Callable:
 
 @contextmanager
 def fusing(on: bool = True) -> Iterator[None]:
-    """Within it what is `fusible` is `fused`."""
-    with _set(_fusing, on):
+    """Within it what is `fusible` is `fused`, unless all is, by a `fused` function around it."""
+    with _set(_fusing, on and not _fused.get()):
         yield
 
 
@@ -121,7 +121,11 @@ def is_softmax_exact(dtype: str) -> bool:
 
     oneDNN's does, at several times the speed of what XLA makes of it. TensorFlow's own is off by 8 % in bfloat16.
     """
-    return _fusing.get() and _has_exact_softmax(dtype)
+    if not (_fusing.get() and _has_exact_softmax(dtype)):
+        return False
+    import tensorflow as tf
+
+    return not tf.executing_eagerly()  # the probe was of a graph
 
 
 @functools.cache
@@ -177,7 +181,7 @@ def is_fused_on_cpu() -> bool:
 
 
 def cast(x: keras.KerasTensor, dtype: str) -> keras.KerasTensor:
-    """`keras.ops.cast`, to the last bit, of what a `fusible` function returns.
+    """`keras.ops.cast`, to the last bit but for a NaN's, of what a `fusible` function returns.
 
     In a training step on a CPU float32 becomes bfloat16 by integers, as XLA's own code for it takes longer than most of
     what comes before. Not so within a larger function of XLA's, in which the result may never be in memory.

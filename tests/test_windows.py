@@ -139,6 +139,13 @@ def test_what_a_reader_is_told():
     assert [spec.shape.as_list() for spec in dataset.element_spec] == [[5, 5]] * 2
 
 
+@pytest.mark.parametrize("steps", [0, -1, -3])
+def test_no_steps_are_an_empty_dataset(steps):
+    dataset = make(100).dataset(5, steps)
+    assert dataset.cardinality() == 0
+    assert list(dataset) == []
+
+
 def test_a_dataset_can_be_read_again():
     dataset = make(order="random").dataset(0, 5)
     first, second = (read(dataset)[0].tolist() for _ in range(2))

@@ -121,8 +121,7 @@ class Batches:
         Args:
             steps: how many; those of one epoch by default.
         """
-        steps = len(self) if steps is None else steps
-
+        steps = len(self) if steps is None else max(steps, 0)
         order = functools.lru_cache(maxsize=1)(self.order)
 
         def rows(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -186,12 +186,12 @@ class Windows:
         end = first_step + steps
         ends = [*(stage.first_step for stage in self._stages[1:]), end]
         spans = [range(max(s.first_step, first_step), min(e, end)) for s, e in zip(self._stages, ends, strict=True)]
+        spans = [span for span in spans if span] or [range(first_step, first_step)]  # of one batch size each
         parts = [
             self._blocks(self.first_example(span.start), len(span), self.batch_size_at(span.start), self.starts)
             for span in spans
-            if span
         ]
-        return _step_by_step(parts, steps)
+        return _step_by_step(parts, max(steps, 0))
 
     def in_order(self, max_steps: int | None = None) -> tf.data.Dataset:
         """Batches of the windows that lie end to end, once each and in order; the last batch holds the rest.

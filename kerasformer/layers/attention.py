@@ -109,8 +109,8 @@ def attention_weights(scores: KerasTensor, *penalty: KerasTensor) -> tuple[Keras
     Computed in float32 whatever the dtype: bfloat16 cannot add up many small weights. The backward pass reads the
     weights alone.
     """
-    if scores.shape[-1] != 1 and backend.is_softmax_exact(keras.backend.standardize_dtype(scores.dtype)):
-        weights = ops.softmax(scores - penalty[0] if penalty else scores)
+    if backend.is_softmax_exact(keras.backend.standardize_dtype(scores.dtype)):
+        weights = _softmax_of(_less(scores, *penalty))
     else:
         weights = _softmax(scores, *penalty)
 
@@ -123,10 +123,16 @@ def attention_weights(scores: KerasTensor, *penalty: KerasTensor) -> tuple[Keras
 
 @backend.fusible
 def _softmax(scores: KerasTensor, *penalty: KerasTensor) -> KerasTensor:
+    return backend.cast(_softmax_of(ops.cast(_less(scores, *penalty), "float32")), scores.dtype)
+
+
+def _softmax_of(scores: KerasTensor) -> KerasTensor:
+    return ops.softmax(scores) if scores.shape[-1] != 1 else ops.ones_like(scores)  # of one, Keras's warns
+
+
+def _less(scores: KerasTensor, *penalty: KerasTensor) -> KerasTensor:
     # Subtracted: TensorFlow fuses a product and a sum of these shapes into a kernel hundreds of times slower.
-    wide = ops.cast(scores - penalty[0] if penalty else scores, "float32")
-    weights = ops.softmax(wide) if scores.shape[-1] != 1 else ops.ones_like(wide)  # of one, Keras's warns
-    return backend.cast(weights, scores.dtype)
+    return scores - penalty[0] if penalty else scores
 
 
 @backend.fusible

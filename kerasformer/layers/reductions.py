@@ -21,11 +21,11 @@ def largest(x: KerasTensor, axis: int, keepdims: bool = False) -> KerasTensor:
 
 
 def _reduced(reduce: Callable, combine: Callable, x: KerasTensor, axis: int, keepdims: bool) -> KerasTensor:
-    """On CPUs, XLA reduces a long axis number by number, and combines the parts of one in vectors."""
-    reduce = functools.partial(reduce, axis=axis, keepdims=keepdims)
+    """`x` reduced over `axis`. On CPUs, XLA does so number by number, and combines parts of an axis in vectors."""
+    over = functools.partial(reduce, axis=axis, keepdims=keepdims)
     length = x.shape[axis]
     if not backend.is_fused_on_cpu() or length is None or length < 2 * PARTS:
-        return reduce(x)
+        return over(x)
     *parts, rest = ops.split(x, [length // PARTS * i for i in range(1, PARTS + 1)], axis=axis)
-    reduced = reduce(functools.reduce(combine, parts))
-    return combine(reduced, reduce(rest)) if length % PARTS else reduced
+    most = over(functools.reduce(combine, parts))
+    return combine(most, over(rest)) if length % PARTS else most

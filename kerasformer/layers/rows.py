@@ -95,7 +95,7 @@ def shift(y: KerasTensor, bias: KerasTensor) -> tuple[KerasTensor, Callable]:
 @backend.fusible
 def _sum_of_rows(x: KerasTensor) -> KerasTensor:
     """[M, R] -> [R], added up in float32."""
-    return ops.cast(summed(ops.cast(x, "float32"), 0), x.dtype)
+    return backend.cast(summed(ops.cast(x, "float32"), 0), x.dtype)
 
 
 def in_int8(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

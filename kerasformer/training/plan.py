@@ -98,8 +98,8 @@ def block(model: Head, step: Step) -> Block:
     if config.dropout:
         kept += 2 * c * stream  # what multiplied each sublayer's output
     kept += c * inside  # the activation's output, which the second product reads
-    kept += c * inside * (config.activation != "relu")  # the activation's slope; that of ReLU is read off its output
-    # Of the activation and its slope four temporaries are at work at a time; of the softmax's gradient, three.
+    kept += c * inside * (config.activation != "relu")  # what the activation reads; ReLU's slope is read off its output
+    # Of the activation's slope four temporaries are at work at a time; of the softmax's gradient, three.
     working = max(4 * FLOAT * inside, 3 * FLOAT * weights)
     return Block(kept, working, c * stream)
 
