@@ -27,6 +27,17 @@ def test_reductions_in_parts(length, axis, keepdims):
         np.testing.assert_allclose(reduced, expected, rtol=1e-5, atol=1e-5)  # float32 keeps seven digits
 
 
+@pytest.mark.parametrize("length", [5, 9, 17, 96, 100, 257])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_sum_does_not_hang_on_what_was_traced_before(length, axis):
+    x = tf.constant(rng.normal(size=(length, 3) if axis == 0 else (3, length)), tf.float32)
+    sums = [backend.fused(functools.partial(summed, axis=axis)) for _ in range(2)]
+    sums[1].get_concrete_function(tf.TensorSpec([None, None], tf.float32))  # serves tensors of any shape
+    known, unknown = (function(x).numpy() for function in sums)
+    assert known.tobytes() == unknown.tobytes()
+    assert sums[1].experimental_get_tracing_count() == 1
+
+
 def test_bfloat16_is_rounded_to_the_last_bit():
     bits = rng.integers(0, 2**32, 100_000, dtype=np.uint32)  # of every sign, exponent and kind of NaN
     special = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3.4e38, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20]

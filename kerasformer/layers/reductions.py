@@ -21,11 +21,16 @@ def largest(x: KerasTensor, axis: int, keepdims: bool = False) -> KerasTensor:
 
 
 def _reduced(reduce: Callable, combine: Callable, x: KerasTensor, axis: int, keepdims: bool) -> KerasTensor:
-    """`x` reduced over `axis`. On CPUs, XLA does so number by number, and combines parts of an axis in vectors."""
+    """`x` reduced over `axis`. On CPUs, XLA does so number by number, and combines parts of an axis in vectors.
+
+    The order of the sum is the same where the length is known when the function is traced and where it is not: which of
+    them it is hangs on what the process traced before.
+    """
     over = functools.partial(reduce, axis=axis, keepdims=keepdims)
-    length = x.shape[axis]
-    if not backend.is_fused_on_cpu() or length is None or length < 2 * PARTS:
+    length = ops.shape(x)[axis]
+    if not backend.is_fused_on_cpu() or (isinstance(length, int) and length < PARTS):
         return over(x)
-    *parts, rest = ops.split(x, [length // PARTS * i for i in range(1, PARTS + 1)], axis=axis)
-    most = over(functools.reduce(combine, parts))
-    return combine(most, over(rest)) if length % PARTS else most
+    size, before = length // PARTS, (slice(None),) * (axis % len(x.shape))
+    parts = [x[(*before, slice(i * size, (i + 1) * size))] for i in range(PARTS)]
+    most, rest = over(functools.reduce(combine, parts)), x[(*before, slice(PARTS * size, None))]
+    return most if isinstance(length, int) and length % PARTS == 0 else combine(most, over(rest))
