@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kerasformer.config import Augment
 from kerasformer.data.augment import augment_rows, word_pool
-from kerasformer.data.computed import computed
+from kerasformer.data.computed import computed, handed_out
 from kerasformer.errors import InputError
 from kerasformer.text.rows_graph import framed
 from kerasformer.text.tokenizer import Encoded, Tokenizer
@@ -115,13 +115,10 @@ class Batches:
     def dataset(self, first_step: int = 0, steps: int | None = None) -> tf.data.Dataset:
         """Batches of these steps, counted over all epochs: inputs [B, T], and label ids [B] where there are any.
 
-        The dataset is finite and its parallelism fixed: an iterator that is dropped before its end would otherwise
-        wait for tf.data's autotuner, for up to a minute.
-
         Args:
             steps: how many; those of one epoch by default.
         """
-        steps = len(self) if steps is None else max(steps, 0)
+        steps = len(self) if steps is None else steps
         order = functools.lru_cache(maxsize=1)(self.order)
 
         def rows(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -131,12 +128,8 @@ class Batches:
             return chosen, np.int32(self.padded_length(chosen)), seed
 
         signature = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int32), tf.TensorSpec([2], tf.int64))
-        dataset = computed(steps, rows, signature)
-        dataset = dataset.map(self._assembler(), num_parallel_calls=2).prefetch(4)
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        return dataset.with_options(options)
+        dataset = computed(steps, rows, signature).map(self._assembler(), num_parallel_calls=2).prefetch(4)
+        return handed_out(dataset, steps)
 
     def _assembler(self):
         token_ids, segment_ids = tf.constant(self.encoded.token_ids), tf.constant(self.encoded.segment_ids)

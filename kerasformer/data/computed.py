@@ -1,4 +1,4 @@
-"""A tf.data pipeline's beginning, where Python computes the elements."""
+"""The two ends of a tf.data pipeline: elements that Python computes, and batches that are handed to a training."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,3 +23,13 @@ def computed(
         return tuple(tf.ensure_shape(tensor, spec.shape) for tensor, spec in zip(tensors, signature, strict=True))
 
     return tf.data.Dataset.range(count).map(read)
+
+
+def handed_out(dataset: tf.data.Dataset, steps: int) -> tf.data.Dataset:
+    """The dataset, which is known to hold so many steps, none if below 0, and is not tuned while it runs.
+
+    An iterator that is dropped before its end would otherwise wait for tf.data's autotuner, for up to a minute.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.apply(tf.data.experimental.assert_cardinality(max(steps, 0))).with_options(options)

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasformer.config.ramp import Ramp, check_ramp
-from kerasformer.data.computed import computed
+from kerasformer.data.computed import computed, handed_out
 from kerasformer.data.corpus import Corpus, Split, read_corpus
 from kerasformer.errors import InputError
 from kerasformer.text.tokenizer import Tokenizer
@@ -191,7 +191,7 @@ class Windows:
             self._blocks(self.first_example(span.start), len(span), self.batch_size_at(span.start), self.starts)
             for span in spans
         ]
-        return _step_by_step(parts, max(steps, 0))
+        return _step_by_step(parts, steps)
 
     def in_order(self, max_steps: int | None = None) -> tf.data.Dataset:
         """Batches of the windows that lie end to end, once each and in order; the last batch holds the rest.
@@ -265,13 +265,9 @@ class Windows:
 
 
 def _step_by_step(parts: list[tf.data.Dataset], steps: int) -> tf.data.Dataset:
-    """The steps of blocks, one after another; the dataset is finite and not tuned while it runs, see `Batches`."""
-    dataset = functools.reduce(tf.data.Dataset.concatenate, parts)
+    """The steps of blocks, one after another."""
     # Blocks are read ahead. Handing single steps to yet another thread would take longer than cutting them off.
-    dataset = dataset.prefetch(2).unbatch().apply(tf.data.experimental.assert_cardinality(steps))
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
+    return handed_out(functools.reduce(tf.data.Dataset.concatenate, parts).prefetch(2).unbatch(), steps)
 
 
 def _permute(places: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
