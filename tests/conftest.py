@@ -26,6 +26,15 @@ def _seeded() -> None:
         keras.utils.set_random_seed(0)
 
 
+@pytest.fixture(params=[False, True], ids=["operations", "fused"])
+def fusing(request):
+    """As elsewhere, and as within a training step."""
+    from kerasformer import backend
+
+    with backend.fusing(request.param):
+        yield
+
+
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The folder of the real MiniLM-L6 checkpoint, which the set-up installs as a package."""

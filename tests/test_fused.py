@@ -57,12 +57,12 @@ def test_bfloat16_is_rounded_to_the_last_bit():
 def test_attention_weights_of_bfloat16_are_those_of_float32(kernel, length, monkeypatch):
     if kernel == "XLA's":
         monkeypatch.setattr(backend, "_has_exact_softmax", lambda dtype: False)
-    scores, penalty = tf.cast(3 * rng.normal(size=(2, 2, length, length)), "bfloat16"), tf.zeros((1, 1), "bfloat16")
+    scores = tf.cast(3 * rng.normal(size=(2, 2, length, length)), "bfloat16")
 
     @tf.function
     def weights():
         with backend.fusing():
-            return attention_weights(scores, penalty)
+            return attention_weights(scores)
 
     exponentials = np.exp(scores.numpy().astype(np.float64))
     expected = exponentials / exponentials.sum(-1, keepdims=True)

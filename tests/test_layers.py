@@ -1,7 +1,4 @@
-"""The layers against the same maths in plain float64 NumPy.
-
-Tolerance 1e-5: float32 keeps seven digits, and no sum here has more than a few dozen terms.
-"""
+"""The layers against the same maths in plain float64 NumPy."""
 
 import importlib.util
 import math
@@ -13,163 +10,33 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from numpy_layers import (
+    TOLERANCE,
+    B,
+    D,
+    N,
+    T,
+    attention,
+    exact_gelu,
+    normalised,
+    numbers,
+    randomized,
+    rng,
+    slopes,
+    tanh_gelu,
+    weights_of,
+)
 
 from kerasformer import backend
 from kerasformer.layers.activations import ACTIVATIONS
-from kerasformer.layers.attention import Cache, SelfAttention, attention_weights
 from kerasformer.layers.block import Block
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.embedding import Embedding, TokenAndPositionEmbedding
-from kerasformer.layers.masks import causal_penalty, padding_bias
 from kerasformer.layers.mlp import MLP
 from kerasformer.layers.norm import LayerNorm
 from kerasformer.layers.residual import Residual
 from kerasformer.layers.rows import Int8Policy, in_int8
-
-B, T, D, N = 2, 5, 8, 2
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
-rng = np.random.default_rng(0)
-
-
-def numbers(*shape: int) -> np.ndarray:
-    return rng.normal(size=shape)
-
-
-def randomized(layer: keras.layers.Layer, *shape: int) -> keras.layers.Layer:
-    """The layer built, with every weight random, biases too."""
-    layer.build(shape)
-    layer.set_weights([numbers(*weight.shape) * 0.5 for weight in layer.weights])
-    return layer
-
-
-def weights_of(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
-    return {v.path.split("/", 1)[1]: v.numpy().astype(np.float64) for v in layer.weights}
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(scores - scores.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
-
-
-def normalised(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12) * gamma + beta
-
-
-def tanh_gelu(x: np.ndarray) -> np.ndarray:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-
-
-def exact_gelu(x: np.ndarray) -> np.ndarray:
-    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
-
-
-def attention(x: np.ndarray, w: dict[str, np.ndarray], seen: np.ndarray) -> np.ndarray:
-    """Attention of every position over the keys where `seen` [B, T, S] holds."""
-    query, key, value = np.split(x @ w["query_key_value/kernel"].T + w["query_key_value/bias"], 3, axis=-1)
-    heads = []
-    for h in range(N):
-        part = slice(h * D // N, (h + 1) * D // N)
-        scores = query[..., part] @ key[..., part].swapaxes(1, 2) / math.sqrt(D // N)
-        heads.append(softmax(np.where(seen, scores, -1e9)) @ value[..., part])
-    return np.concatenate(heads, axis=-1) @ w["output/kernel"].T + w["output/bias"]
-
-
-def slopes(function, x: np.ndarray, h: float = 1e-5) -> np.ndarray:
-    """The gradient of a scalar function by central differences, in float64."""
-    changes = h * np.eye(x.size).reshape(-1, *x.shape)
-    return np.reshape([(function(x + change) - function(x - change)) / (2 * h) for change in changes], x.shape)
-
-
-@pytest.fixture(params=[False, True], ids=["operations", "fused"])
-def fusing(request):
-    """As elsewhere, and as within a training step."""
-    with backend.fusing(request.param):
-        yield
-
-
-@pytest.mark.parametrize("is_causal", [False, True])
-def test_attention_equals_numpy(is_causal):
-    layer, x = randomized(SelfAttention(N, is_causal=is_causal), B, T, D), numbers(B, T, D)
-    padding = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-    seen = np.broadcast_to(padding[:, None], (B, T, T)) * (np.tri(T) if is_causal else 1)
-    ours = layer(x, attention_bias=padding_bias(padding, "float32"))
-    np.testing.assert_allclose(ours, attention(x, weights_of(layer), seen == 1), **TOLERANCE)
-
-
-@pytest.mark.parametrize("window", [0, 1, 3])
-@pytest.mark.parametrize("room", [T, T + 4])
-def test_attention_with_a_cache_equals_attention_at_once(window, room):
-    layer, x = randomized(SelfAttention(N, is_causal=True, window=window), B, T, D), numbers(B, T, D)
-    empty = np.zeros((B, N, room, D // N), np.float32)
-    prompt, cache = layer(x[:, :2], cache=Cache(empty, empty))
-    parts = [prompt]
-    for t in range(2, T):
-        step, cache = layer(x[:, t : t + 1], cache=cache, start=np.int32(t))
-        parts.append(step)
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), layer(x), **TOLERANCE)
-    assert tuple(cache.keys.shape) == (B, N, room, D // N)
-
-
-@pytest.mark.parametrize("penalty_shape", [(B, 1, 1, T), (1, 1, T, T), (B, N, T, T), (T, T), None])
-def test_the_written_gradient_of_attention_weights_is_their_derivative(fusing, penalty_shape):
-    scores, weights = numbers(B, N, T, T), numbers(B, N, T, T)
-    inputs = [scores] if penalty_shape is None else [scores, numbers(*penalty_shape)]
-    with tf.GradientTape() as tape:
-        tensors = [tf.constant(part, tf.float32) for part in inputs]
-        tape.watch(tensors)
-        loss = tf.reduce_sum(attention_weights(*tensors) * weights)
-
-    def less(penalty: np.ndarray | float) -> np.ndarray:
-        return (softmax(scores - penalty) * weights).sum()
-
-    for_scores, *for_penalty = tape.gradient(loss, tensors)
-    penalty = sum(inputs[1:], np.zeros(1))
-    np.testing.assert_allclose(for_scores, -slopes(less, np.zeros_like(scores) + penalty), **TOLERANCE)
-    for found, part in zip(for_penalty, inputs[1:], strict=True):
-        np.testing.assert_allclose(found, slopes(less, part), **TOLERANCE)
-
-
-def test_small_operations_are_fused_where_a_training_step_asks_for_it_alone():
-    def graph() -> str:
-        block = Block(N, 2 * D, prenorm=True)
-        return str(tf.function(block).get_concrete_function(tf.zeros([B, T, D])).graph.as_graph_def())
-
-    assert "_XlaMustCompile" not in graph()
-    with backend.fusing():
-        assert "_XlaMustCompile" in graph()
-    assert "_XlaMustCompile" not in graph()
-
-
-def test_a_window_bounds_what_a_position_sees():
-    layer, x = randomized(SelfAttention(N, is_causal=True, window=2), B, T, D), numbers(B, T, D)
-    seen = np.broadcast_to(np.tri(T) - np.tri(T, k=-2), (B, T, T)) == 1
-    np.testing.assert_allclose(layer(x), attention(x, weights_of(layer), seen), **TOLERANCE)
-
-
-def test_hidden_keys_do_not_matter():
-    layer, x = randomized(SelfAttention(N), B, T, D), numbers(B, T, D)
-    bias = padding_bias(np.array([[1, 1, 1, 0, 0]] * B), "float32")
-    changed = x.copy()
-    changed[:, 3:] = 100 * numbers(B, 2, D)
-    np.testing.assert_allclose(
-        layer(x, attention_bias=bias)[:, :3], layer(changed, attention_bias=bias)[:, :3], **TOLERANCE
-    )
-
-
-def test_a_row_of_padding_alone_stays_finite():
-    layer = randomized(SelfAttention(N), B, T, D)
-    assert np.isfinite(layer(numbers(B, T, D), attention_bias=padding_bias(np.zeros((B, T)), "float32"))).all()
-
-
-def test_causal_penalty_counts_what_is_in_the_cache():
-    hidden = causal_penalty(2, 3, "float32", start=1)[0, 0] > 0
-    np.testing.assert_array_equal(hidden, [[False, False, True], [False, False, False]])
-
-
-def test_heads_must_divide_the_width():
-    with pytest.raises(ValueError, match="dim=8 and num_heads=3"):
-        SelfAttention(3).build((B, T, D))
 
 
 def test_mlp_equals_numpy():
@@ -179,17 +46,30 @@ def test_mlp_equals_numpy():
     np.testing.assert_allclose(layer(x), hidden @ w["down/kernel"].T + w["down/bias"], **TOLERANCE)
 
 
-def test_the_written_gradient_of_a_norm_is_its_derivative(fusing):
+@pytest.mark.parametrize("fork", [False, True])
+def test_the_written_gradient_of_a_norm_is_its_derivative(fusing, fork):
     layer, x, weights = randomized(LayerNorm(epsilon=1e-12), B, T, D), numbers(B, T, D), numbers(B, T, D)
     gamma, beta = weights_of(layer).values()
+    beside = numbers(B, T, D) * fork
+
+    def formula(x, gamma, beta):
+        return (normalised(x, gamma, beta) * weights + x * beside).sum()
+
     with tf.GradientTape() as tape:
         tensor = tf.constant(x, tf.float32)
         tape.watch(tensor)
-        loss = tf.reduce_sum(layer(tensor) * weights)
+        same, normal = layer(tensor, fork=True) if fork else (tensor, layer(tensor))
+        loss = tf.reduce_sum(normal * weights + same * beside)
+    np.testing.assert_array_equal(same, tensor)
     dx, dgamma, dbeta = tape.gradient(loss, [tensor, layer.gamma.value, layer.beta.value])
-    np.testing.assert_allclose(dx, slopes(lambda x: (normalised(x, gamma, beta) * weights).sum(), x), **TOLERANCE)
-    np.testing.assert_allclose(dgamma, slopes(lambda g: (normalised(x, g, beta) * weights).sum(), gamma), **TOLERANCE)
-    np.testing.assert_allclose(dbeta, slopes(lambda b: (normalised(x, gamma, b) * weights).sum(), beta), **TOLERANCE)
+    np.testing.assert_allclose(dx, slopes(lambda x: formula(x, gamma, beta), x), **TOLERANCE)
+    np.testing.assert_allclose(dgamma, slopes(lambda gamma: formula(x, gamma, beta), gamma), **TOLERANCE)
+    np.testing.assert_allclose(dbeta, slopes(lambda beta: formula(x, gamma, beta), beta), **TOLERANCE)
+
+
+def test_a_forking_norm_says_what_it_gives():
+    shapes = [spec.shape for spec in LayerNorm()(keras.Input((T, D)), fork=True)]
+    assert shapes == [(None, T, D)] * 2
 
 
 @pytest.mark.parametrize("prenorm", [False, True])
@@ -197,7 +77,9 @@ def test_residual_equals_numpy(prenorm):
     layer, x, update = randomized(Residual(prenorm=prenorm), B, T, D), numbers(B, T, D), numbers(B, T, D)
     w = weights_of(layer)
     norm = (w["norm/gamma"], w["norm/beta"])
-    np.testing.assert_allclose(layer.enter(x), normalised(x, *norm) if prenorm else x, **TOLERANCE)
+    stream, entered = layer.enter(x)
+    np.testing.assert_allclose(stream, x, **TOLERANCE)
+    np.testing.assert_allclose(entered, normalised(x, *norm) if prenorm else x, **TOLERANCE)
     np.testing.assert_allclose(layer(x, update), x + update if prenorm else normalised(x + update, *norm), **TOLERANCE)
 
 
@@ -221,6 +103,17 @@ def test_block_is_its_parts_in_order(prenorm):
 
     y = joined(x, "attention", lambda y: attention(y, part("attention"), np.ones((B, T, T), bool)))
     np.testing.assert_allclose(block(x), joined(y, "mlp", mlp), rtol=1e-4, atol=1e-4)
+
+
+def test_small_operations_are_fused_where_a_training_step_asks_for_it_alone():
+    def graph() -> str:
+        block = Block(N, 2 * D, prenorm=True)
+        return str(tf.function(block).get_concrete_function(tf.zeros([B, T, D])).graph.as_graph_def())
+
+    assert "_XlaMustCompile" not in graph()
+    with backend.fusing():
+        assert "_XlaMustCompile" in graph()
+    assert "_XlaMustCompile" not in graph()
 
 
 def test_embedding_adds_its_tables():
@@ -262,16 +155,29 @@ def test_the_written_gradients_are_derivatives_under_jax_too():
     program = """
 import jax, keras, numpy as np
 from kerasformer.layers.activations import gelu
-from kerasformer.layers.norm import normalise
+from kerasformer.layers.attention import attend
+from kerasformer.layers.norm import forked, normalise
 rng = np.random.default_rng(0)
 x, gamma, beta, weights = (rng.normal(size=s).astype("float32") for s in [(6, 8), 8, 8, (6, 8)])
 def plain(x, gamma, beta):
     centred = x - x.mean(-1, keepdims=True)
     return (centred / (x.var(-1, keepdims=True) + 1e-6) ** 0.5 * gamma + beta) * weights
-derived = jax.grad(lambda *parts: plain(*parts).sum(), (0, 1, 2))(x, gamma, beta)
-written = jax.grad(lambda *parts: (normalise(*parts, np.float32(1e-6)) * weights).sum(), (0, 1, 2))(x, gamma, beta)
-for ours, theirs in zip(written, derived, strict=True):
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+def agree(written, derived, *parts):
+    places = tuple(range(len(parts)))
+    for ours, theirs in zip(*(jax.grad(function, places)(*parts) for function in (written, derived)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+epsilon = np.float32(1e-6)
+agree(lambda *parts: (normalise(*parts, epsilon) * weights).sum(), lambda *parts: plain(*parts).sum(), x, gamma, beta)
+def both(x, gamma, beta):
+    same, normal = forked(x, gamma, beta, epsilon)
+    return (normal * weights).sum() + (same**2).sum()
+agree(both, lambda x, *rest: plain(x, *rest).sum() + (x**2).sum(), x, gamma, beta)
+shapes = [*[(2, 2, 5, 4)] * 3, (5, 5)]
+parts = [rng.normal(size=shape).astype("float32") for shape in shapes]
+kept, upstream = rng.integers(0, 2, (2, 2, 5, 5)).astype("float32"), rng.normal(size=(2, 2, 5, 4)).astype("float32")
+def attention(query, key, value, bias):
+    return ((jax.nn.softmax(query @ key.swapaxes(-1, -2) / 2 + bias) * kept) @ value * upstream).sum()
+agree(lambda *parts: (attend(*parts, kept) * upstream).sum(), attention, *parts)
 derived = jax.grad(lambda x: (jax.nn.gelu(x, approximate=False) * weights).sum())(x)
 np.testing.assert_allclose(jax.grad(lambda x: (gelu(x) * weights).sum())(x), derived, rtol=1e-4, atol=1e-4)
 """

@@ -13,9 +13,8 @@ from keras import KerasTensor, ops
 from kerasformer import backend
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
-from kerasformer.layers.masks import causal_penalty
+from kerasformer.layers.masks import HIDDEN, hidden_from
 from kerasformer.layers.reductions import summed
-from kerasformer.layers.rows import project
 
 
 class Cache(NamedTuple):
@@ -89,64 +88,111 @@ class SelfAttention(keras.layers.Layer):
             cache = Cache(write_columns(cache.keys, key, start), write_columns(cache.values, value, start))
             key, value = cache  # [B, N, S, H]
 
-        scores = project(query * (1 / math.sqrt(head_size)), key)  # [B, N, T, S]
-        penalty = None if attention_bias is None else -ops.cast(attention_bias, scores.dtype)
+        keys, bias = ops.shape(key)[2], attention_bias
         if self.is_causal:
-            keys = ops.shape(key)[2]
-            hidden = causal_penalty(length, keys, scores.dtype, start=start, window=self.window)
-            penalty = hidden if penalty is None else penalty + hidden
-        weights = attention_weights(scores) if penalty is None else attention_weights(scores, penalty)
-        weights = self.dropout(weights, training=training)
-        attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # [B, T, N, H]
+            # Chosen, not added: TensorFlow would regroup two sums, and no longer fuse one with the product.
+            hidden = hidden_from(length, keys, start=start, window=self.window)
+            bias = ops.where(hidden[None, None], HIDDEN, 0.0 if bias is None else bias)
+        kept = self.dropout.factors((batch, self.num_heads, length, keys), query.dtype) if training else None
+        attended = attend(query, key, value, bias, kept)
+        attended = ops.transpose(attended, (0, 2, 1, 3))  # [B, T, N, H]
         output = self.output_projection(ops.reshape(attended, (batch, length, dim)))
         return output if cache is None else (output, cache)
 
 
-@ops.custom_gradient
-def attention_weights(scores: KerasTensor, *penalty: KerasTensor) -> tuple[KerasTensor, Callable]:
-    """Softmax over the last axis of `scores` less a penalty that broadcasts to them.
+def attend(
+    query: KerasTensor,
+    key: KerasTensor,
+    value: KerasTensor,
+    bias: KerasTensor | None = None,
+    kept: KerasTensor | None = None,
+) -> KerasTensor:
+    """What each query [B, N, T, H] reads of the values [B, N, S, H], by the softmax of its products with the keys.
 
-    Computed in float32 whatever the dtype: bfloat16 cannot add up many small weights. The backward pass reads the
-    weights alone.
+    Args:
+        bias: added to the scores; broadcasts to [B, N, T, S], and its axis of the heads is known.
+        kept: dropout's factors of the weights, [B, N, T, S].
     """
-    if backend.is_softmax_exact(keras.backend.standardize_dtype(scores.dtype)):
-        weights = _softmax_of(_less(scores, *penalty))
-    else:
-        weights = _softmax(scores, *penalty)
+    if bias is not None:
+        # TensorFlow adds what is the same for all heads in the kernel of the product, which takes hundreds of times
+        # longer if it has to broadcast another axis.
+        heads = bias.shape[-3] if len(bias.shape) > 2 else 1
+        shape = (ops.shape(query)[0], heads, ops.shape(query)[2], ops.shape(key)[2])
+        bias = ops.broadcast_to(ops.cast(bias, query.dtype), shape)
+    given = {name: part for name, part in (("bias", bias), ("kept", kept)) if part is not None}
 
-    def gradient(*args, upstream=None):
-        slope = _softmax_gradient(weights, args[0] if upstream is None else upstream)
-        return slope, *(-summed_to(slope, ops.shape(part)) for part in penalty)
+    @ops.custom_gradient
+    def written(
+        query: KerasTensor, key: KerasTensor, value: KerasTensor, *others: KerasTensor
+    ) -> tuple[KerasTensor, Callable]:
+        others = dict(zip(given, others, strict=True))
+        scale, bias, kept = _scale(query), others.get("bias"), others.get("kept")
+        scores = ops.matmul(query * scale, _turned(key))
+        weights = attention_weights(scores if bias is None else scores + bias)
+        dropped = weights if kept is None else weights * kept
+        attended = ops.matmul(dropped, value)
 
-    return weights, gradient
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            pull = ops.matmul(upstream, _turned(value))  # the gradient of the dropped weights
+            slope = _slope(weights, dropped, pull, attended, upstream)
+            for_value = ops.matmul(_turned(dropped), upstream)
+            for_bias = [] if bias is None else [_of_heads(slope, bias.shape[1]) / scale]
+            for_kept = [] if kept is None else [weights * pull]
+            return ops.matmul(slope, key), ops.matmul(_turned(slope), query), for_value, *for_bias, *for_kept
+
+        return attended, gradient
+
+    return written(query, key, value, *given.values())
+
+
+def _of_heads(x: KerasTensor, heads: int) -> KerasTensor:
+    """[B, N, T, S] as it is or, for one head, the sum of all."""
+    return ops.sum(x, axis=1, keepdims=True) if heads == 1 else x
 
 
 @backend.fusible
-def _softmax(scores: KerasTensor, *penalty: KerasTensor) -> KerasTensor:
-    return backend.cast(_softmax_of(ops.cast(_less(scores, *penalty), "float32")), scores.dtype)
+def _slope(
+    weights: KerasTensor, dropped: KerasTensor, pull: KerasTensor, attended: KerasTensor, upstream: KerasTensor
+) -> KerasTensor:
+    """The gradient of the products of queries and keys, from that of the dropped weights, `pull`.
+
+    A row's mean pull is the product of what was read and its gradient (Dao et al. 2022, arXiv 2205.14135, appendix
+    B.2): H numbers to add up rather than S.
+    """
+    dtype, scale = attended.dtype, _scale(attended)
+    weights, dropped, pull, attended, upstream = (
+        ops.cast(part, "float32") for part in (weights, dropped, pull, attended, upstream)
+    )
+    mean = summed(attended * upstream, -1, keepdims=True, parts=4)
+    return backend.cast((dropped * pull - weights * mean) * scale, dtype)
+
+
+def _scale(query: KerasTensor) -> float:
+    return 1 / math.sqrt(query.shape[-1])
+
+
+def _turned(x: KerasTensor) -> KerasTensor:
+    return ops.swapaxes(x, -2, -1)
+
+
+def attention_weights(scores: KerasTensor) -> KerasTensor:
+    """Softmax over the last axis.
+
+    Computed in float32 whatever the dtype: bfloat16 cannot add up many small weights.
+    """
+    if backend.is_softmax_exact(keras.backend.standardize_dtype(scores.dtype)):
+        return _softmax_of(scores)
+    return _softmax(scores)
+
+
+@backend.fusible
+def _softmax(scores: KerasTensor) -> KerasTensor:
+    return backend.cast(_softmax_of(ops.cast(scores, "float32")), scores.dtype)
 
 
 def _softmax_of(scores: KerasTensor) -> KerasTensor:
     return ops.softmax(scores) if scores.shape[-1] != 1 else ops.ones_like(scores)  # of one, Keras's warns
-
-
-def _less(scores: KerasTensor, *penalty: KerasTensor) -> KerasTensor:
-    # Subtracted: TensorFlow fuses a product and a sum of these shapes into a kernel hundreds of times slower.
-    return scores - penalty[0] if penalty else scores
-
-
-@backend.fusible
-def _softmax_gradient(weights: KerasTensor, upstream: KerasTensor) -> KerasTensor:
-    wide = ops.cast(weights, "float32")
-    product = wide * ops.cast(upstream, "float32")
-    return backend.cast(product - wide * summed(product, -1, keepdims=True), upstream.dtype)
-
-
-def summed_to(x: KerasTensor, shape: tuple) -> KerasTensor:
-    """The gradient of what was broadcast from `shape`, of which `x` is that of the result."""
-    whole = (1,) * (len(x.shape) - len(shape)) + tuple(shape)
-    axes = [axis for axis, size in enumerate(whole) if isinstance(size, int) and size == 1]
-    return ops.reshape(ops.sum(x, axis=axes, keepdims=True) if axes else x, shape)
 
 
 def write_columns(cache: KerasTensor, columns: KerasTensor, start: int | KerasTensor) -> KerasTensor:

@@ -88,11 +88,11 @@ class Block(keras.layers.Layer):
         start: int | KerasTensor = 0,
         training: bool = False,
     ) -> KerasTensor | tuple[KerasTensor, Cache]:
-        attended = self.attention(
-            self.attention_residual.enter(x), attention_bias=attention_bias, cache=cache, start=start, training=training
-        )
+        x, entered = self.attention_residual.enter(x)
+        attended = self.attention(entered, attention_bias=attention_bias, cache=cache, start=start, training=training)
         if cache is not None:
             attended, cache = attended
         x = self.attention_residual(x, attended, training=training)
-        x = self.mlp_residual(x, self.mlp(self.mlp_residual.enter(x)), training=training)
+        x, entered = self.mlp_residual.enter(x)
+        x = self.mlp_residual(x, self.mlp(entered), training=training)
         return x if cache is None else (x, cache)

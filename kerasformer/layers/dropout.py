@@ -20,15 +20,21 @@ class Dropout(keras.layers.Layer):
         # A rate above 0 drops something, and one below 1 not everything.
         self.dropped = min(max(round(rate * LEVELS), 1), LEVELS - 1) if rate else 0
         self.seed_generator = keras.random.SeedGenerator() if self.dropped else None
+        self.built = True
 
     def call(self, x: KerasTensor, training: bool = False) -> KerasTensor:
         """Any shape -> the same shape."""
-        if not (training and self.dropped):
-            return x
-        *outer, last = ops.shape(x)
+        factors = self.factors(ops.shape(x), x.dtype) if training else None
+        return x if factors is None else x * factors
+
+    def factors(self, shape: tuple, dtype: str) -> KerasTensor | None:
+        """What each element is multiplied with in training: 0, or above 1 where it is kept; none where all are."""
+        if not self.dropped:
+            return None
+        *outer, last = shape
         words = (last + 3) // 4
         # In graphs, Keras views only a last axis of a known size.
         drawn = keras.random.randint((*outer, words, 1), -WORD, WORD, seed=self.seed_generator)
         draws = ops.reshape(ops.view(drawn, "uint8"), (*outer, 4 * words))[..., :last]  # up to three are left over
         scale = LEVELS / (LEVELS - self.dropped)
-        return x * (ops.cast(draws >= self.dropped, x.dtype) * ops.cast(scale, x.dtype))
+        return ops.cast(draws >= self.dropped, dtype) * ops.cast(scale, dtype)

@@ -5,8 +5,8 @@ Shapes: B batch, T target length, S source length.
 
 from keras import KerasTensor, ops
 
-# Far below any score, so that what is hidden weighs exactly nothing; twice of it is still finite in float16, where an
-# infinite one would make NaN of a row whose keys are all hidden.
+# Far below any score, so that what is hidden weighs exactly nothing; finite in float16, as an infinite one would make
+# NaN of a row whose keys are all hidden.
 HIDDEN = -3e4
 
 
@@ -16,8 +16,8 @@ def padding_bias(padding_mask: KerasTensor, dtype: str) -> KerasTensor:
     return hidden[:, None, None, :] * HIDDEN
 
 
-def causal_penalty(length: int, keys: int, dtype: str, *, start: int | KerasTensor = 0, window: int = 0) -> KerasTensor:
-    """What to subtract [1, 1, T, S] to hide the future from queries that stand at `start`, `start` + 1, ...
+def hidden_from(length: int, keys: int, *, start: int | KerasTensor = 0, window: int = 0) -> KerasTensor:
+    """Which keys queries that stand at `start`, `start` + 1, ... may not see, for they are the future: bool [T, S].
 
     Args:
         length: T.
@@ -26,6 +26,4 @@ def causal_penalty(length: int, keys: int, dtype: str, *, start: int | KerasTens
     """
     distance = (ops.arange(length) + start)[:, None] - ops.arange(keys)[None, :]
     hidden = ops.less(distance, 0)
-    if window:
-        hidden = ops.logical_or(hidden, ops.greater_equal(distance, window))
-    return ops.cast(hidden, dtype)[None, None] * -HIDDEN
+    return ops.logical_or(hidden, ops.greater_equal(distance, window)) if window else hidden

@@ -15,13 +15,25 @@ class LayerNorm(keras.layers.LayerNormalization):
     The gradient that TensorFlow derives makes more passes over memory than the formula needs.
     """
 
-    def call(self, inputs: KerasTensor) -> KerasTensor:
-        """[..., D] -> [..., D]."""
-        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
+    def call(self, inputs: KerasTensor, fork: bool = False) -> KerasTensor | tuple[KerasTensor, KerasTensor]:
+        """[..., D] -> [..., D].
+
+        Args:
+            fork: returns the inputs too, for what reads them beside: the backward pass adds its gradient on the way.
+        """
+        rows, shape = ops.reshape(inputs, (-1, inputs.shape[-1])), ops.shape(inputs)
         # Tensors, as a written gradient takes nothing else; float32 where the weights are held in bfloat16.
         gamma, beta = (ops.cast(ops.copy(weight), "float32") for weight in (self.gamma, self.beta))
-        normal = normalise(rows, gamma, beta, ops.convert_to_tensor(self.epsilon, "float32"))
-        return ops.reshape(normal, ops.shape(inputs))
+        weights = gamma, beta, ops.convert_to_tensor(self.epsilon, "float32")
+        if fork:
+            return tuple(ops.reshape(part, shape) for part in forked(rows, *weights))
+        return ops.reshape(normalise(rows, *weights), shape)
+
+    def compute_output_spec(
+        self, inputs: KerasTensor, fork: bool = False
+    ) -> KerasTensor | tuple[KerasTensor, KerasTensor]:
+        spec = KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        return (spec, spec) if fork else spec
 
 
 @ops.custom_gradient
@@ -29,11 +41,32 @@ def normalise(
     x: KerasTensor, gamma: KerasTensor, beta: KerasTensor, epsilon: KerasTensor
 ) -> tuple[KerasTensor, Callable]:
     """Rows [rows, D] of mean 0 and variance 1, times gamma [D], plus beta [D]; in float32 whatever the dtype of x."""
+    y, gradient = _with_gradient(x, gamma, beta, epsilon)
+    return y, lambda *args, upstream=None: gradient(args[0] if upstream is None else upstream)
+
+
+@ops.custom_gradient
+def forked(
+    x: KerasTensor, gamma: KerasTensor, beta: KerasTensor, epsilon: KerasTensor
+) -> tuple[tuple[KerasTensor, KerasTensor], Callable]:
+    """The rows as they are, and normalised."""
+    y, gradient = _with_gradient(x, gamma, beta, epsilon)
+
+    def gradient_of_both(*args, upstream=None):
+        upstreams = args if upstream is None else upstream
+        for_x, for_y = upstreams[0] if len(upstreams) == 1 else upstreams  # JAX gives a pair
+        return gradient(for_y, for_x)
+
+    return (x, y), gradient_of_both
+
+
+def _with_gradient(
+    x: KerasTensor, gamma: KerasTensor, beta: KerasTensor, epsilon: KerasTensor
+) -> tuple[KerasTensor, Callable]:
     y, mean, scale = _forward(x, gamma, beta, epsilon)
 
-    def gradient(*args, upstream=None):
-        upstream = args[0] if upstream is None else upstream
-        return *_backward(x, mean, scale, gamma, upstream), ops.zeros_like(epsilon)
+    def gradient(*upstreams):
+        return *_backward(x, mean, scale, gamma, *upstreams), ops.zeros_like(epsilon)
 
     return y, gradient
 
@@ -52,14 +85,21 @@ def _forward(
 
 @backend.fusible
 def _backward(
-    x: KerasTensor, mean: KerasTensor, scale: KerasTensor, gamma: KerasTensor, upstream: KerasTensor
+    x: KerasTensor,
+    mean: KerasTensor,
+    scale: KerasTensor,
+    gamma: KerasTensor,
+    upstream: KerasTensor,
+    *beside: KerasTensor,
 ) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-    """The gradients of x, gamma and beta."""
+    """The gradients of x, gamma and beta, from that of the normalised rows, and of x beside them."""
     upstream = ops.cast(upstream, "float32")
     normal = (ops.cast(x, "float32") - mean) * scale
     product = upstream * normal
     shift, slope = _mean(upstream * gamma), _mean(product * gamma)
     dx = (upstream * gamma - shift - normal * slope) * scale
+    for part in beside:
+        dx = dx + ops.cast(part, "float32")
     return backend.cast(dx, x.dtype), summed(product, 0), summed(upstream, 0)
 
 

@@ -11,7 +11,7 @@ class Residual(keras.layers.Layer):
     """Surrounds a sublayer f: `norm(x + f(x))`, or with `prenorm` `x + f(norm(x))`.
 
     Post-norm is Vaswani et al. 2017 (arXiv 1706.03762), pre-norm Xiong et al. 2020 (arXiv 2002.04745). Use as
-    `residual(x, f(residual.enter(x)))`.
+    `x, entered = residual.enter(x)` and `residual(x, f(entered))`.
 
     Args:
         prenorm: normalise what the sublayer reads, not what the residual stream becomes.
@@ -29,9 +29,9 @@ class Residual(keras.layers.Layer):
         self.norm.build(input_shape)
         self.built = True
 
-    def enter(self, x: KerasTensor) -> KerasTensor:
-        """What the sublayer is to read."""
-        return self.norm(x) if self.prenorm else x
+    def enter(self, x: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
+        """The stream, and what the sublayer is to read."""
+        return self.norm(x, fork=True) if self.prenorm else (x, x)
 
     def call(self, x: KerasTensor, update: KerasTensor, training: bool = False) -> KerasTensor:
         """Joins the stream `x` and the sublayer's output `update`, both [B, T, D]."""

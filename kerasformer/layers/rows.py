@@ -71,14 +71,14 @@ class Rows:
 
 @ops.custom_gradient
 def project(x: KerasTensor, rows: KerasTensor) -> tuple[KerasTensor, Callable]:
-    """[..., M, D] and [..., R, D] -> [..., M, R]."""
+    """[M, D] and [R, D] -> [M, R]."""
 
     def gradient(*args, upstream=None):
         # Written out, as what TensorFlow derives is the rows' gradient transposed, and a pass to turn it.
         upstream = args[0] if upstream is None else upstream
-        return ops.matmul(upstream, rows), ops.matmul(ops.swapaxes(upstream, -2, -1), x)
+        return ops.matmul(upstream, rows), ops.matmul(ops.transpose(upstream), x)
 
-    return ops.matmul(x, ops.swapaxes(rows, -2, -1)), gradient
+    return ops.matmul(x, ops.transpose(rows)), gradient
 
 
 @ops.custom_gradient
