@@ -197,6 +197,22 @@ def cast(x: keras.KerasTensor, dtype: str) -> keras.KerasTensor:
     return tf.bitcast(tf.cast(tf.where(tf.math.is_nan(x), 0x7FC0, upper), tf.int16), tf.bfloat16)
 
 
+def custom_gradient(function: Callable) -> Callable:
+    """`keras.ops.custom_gradient`: the written gradient takes that of each output, on every backend."""
+
+    @functools.wraps(function)
+    def call(*tensors):
+        outputs, gradient = function(*tensors)
+
+        def given(*args, upstream=None):  # TensorFlow gives each, JAX several as a tuple, torch a name
+            upstreams = args if upstream is None else (upstream,)
+            return gradient(*upstreams[0]) if isinstance(upstreams[0], tuple) else gradient(*upstreams)
+
+        return outputs, given
+
+    return keras.ops.custom_gradient(call)
+
+
 def recomputed(
     function: Callable, x: keras.KerasTensor, variables: Sequence[keras.Variable], generators: Sequence
 ) -> keras.KerasTensor:

@@ -26,12 +26,9 @@ def written(value_and_slope: Callable) -> Callable:
         slope = value_and_slope(ops.cast(x, "float32"))[1]
         return backend.cast(ops.cast(upstream, "float32") * slope, x.dtype)
 
-    @ops.custom_gradient
+    @backend.custom_gradient
     def activation(x: KerasTensor) -> tuple[KerasTensor, Callable]:
-        def gradient(*args, upstream=None):
-            return backward(x, args[0] if upstream is None else upstream)
-
-        return forward(x), gradient
+        return forward(x), functools.partial(backward, x)
 
     return functools.wraps(value_and_slope)(activation)
 

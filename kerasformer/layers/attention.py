@@ -121,7 +121,7 @@ def attend(
         bias = ops.broadcast_to(ops.cast(bias, query.dtype), shape)
     given = {name: part for name, part in (("bias", bias), ("kept", kept)) if part is not None}
 
-    @ops.custom_gradient
+    @backend.custom_gradient
     def written(
         query: KerasTensor, key: KerasTensor, value: KerasTensor, *others: KerasTensor
     ) -> tuple[KerasTensor, Callable]:
@@ -132,8 +132,7 @@ def attend(
         dropped = weights if kept is None else weights * kept
         attended = ops.matmul(dropped, value)
 
-        def gradient(*args, upstream=None):
-            upstream = args[0] if upstream is None else upstream
+        def gradient(upstream):
             pull = ops.matmul(upstream, _turned(value))  # the gradient of the dropped weights
             slope = _slope(weights, dropped, pull, attended, upstream)
             for_value = ops.matmul(_turned(dropped), upstream)

@@ -36,28 +36,21 @@ class LayerNorm(keras.layers.LayerNormalization):
         return (spec, spec) if fork else spec
 
 
-@ops.custom_gradient
+@backend.custom_gradient
 def normalise(
     x: KerasTensor, gamma: KerasTensor, beta: KerasTensor, epsilon: KerasTensor
 ) -> tuple[KerasTensor, Callable]:
     """Rows [rows, D] of mean 0 and variance 1, times gamma [D], plus beta [D]; in float32 whatever the dtype of x."""
-    y, gradient = _with_gradient(x, gamma, beta, epsilon)
-    return y, lambda *args, upstream=None: gradient(args[0] if upstream is None else upstream)
+    return _with_gradient(x, gamma, beta, epsilon)
 
 
-@ops.custom_gradient
+@backend.custom_gradient
 def forked(
     x: KerasTensor, gamma: KerasTensor, beta: KerasTensor, epsilon: KerasTensor
 ) -> tuple[tuple[KerasTensor, KerasTensor], Callable]:
     """The rows as they are, and normalised."""
     y, gradient = _with_gradient(x, gamma, beta, epsilon)
-
-    def gradient_of_both(*args, upstream=None):
-        upstreams = args if upstream is None else upstream
-        for_x, for_y = upstreams[0] if len(upstreams) == 1 else upstreams  # JAX gives a pair
-        return gradient(for_y, for_x)
-
-    return (x, y), gradient_of_both
+    return (x, y), lambda for_x, for_y: gradient(for_y, for_x)
 
 
 def _with_gradient(

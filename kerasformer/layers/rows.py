@@ -69,24 +69,22 @@ class Rows:
         return ops.cast(rows, dtype)
 
 
-@ops.custom_gradient
+@backend.custom_gradient
 def project(x: KerasTensor, rows: KerasTensor) -> tuple[KerasTensor, Callable]:
     """[M, D] and [R, D] -> [M, R]."""
 
-    def gradient(*args, upstream=None):
+    def gradient(upstream):
         # Written out, as what TensorFlow derives is the rows' gradient transposed, and a pass to turn it.
-        upstream = args[0] if upstream is None else upstream
         return ops.matmul(upstream, rows), ops.matmul(ops.transpose(upstream), x)
 
     return ops.matmul(x, ops.transpose(rows)), gradient
 
 
-@ops.custom_gradient
+@backend.custom_gradient
 def shift(y: KerasTensor, bias: KerasTensor) -> tuple[KerasTensor, Callable]:
     """[M, R] and [R] -> their sum [M, R]."""
 
-    def gradient(*args, upstream=None):
-        upstream = args[0] if upstream is None else upstream
+    def gradient(upstream):
         return upstream, _sum_of_rows(upstream)
 
     return ops.add(y, bias), gradient
