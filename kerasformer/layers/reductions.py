@@ -8,6 +8,7 @@ from keras import KerasTensor, ops
 from kerasformer import backend
 
 PARTS = 8  # of an axis; what combines more than 12, XLA writes to memory on its way
+RUN = 64  # of a long last axis: what is combined of each part at once, so that memory is read in order
 
 
 def summed(x: KerasTensor, axis: int, keepdims: bool = False, parts: int = PARTS) -> KerasTensor:
@@ -28,13 +29,19 @@ def _reduced(reduce: Callable, combine: Callable, x: KerasTensor, axis: int, kee
     """`x` reduced over `axis`. On CPUs, XLA does so number by number, and combines parts of an axis in vectors.
 
     The order of the sum is the same where the length is known when the function is traced and where it is not: which of
-    them it is hangs on what the process traced before.
+    them it is hangs on what the process traced before. It is not for a long last axis, whose length layers know.
     """
     over = functools.partial(reduce, axis=axis, keepdims=keepdims)
-    length = ops.shape(x)[axis]
+    length, axis = ops.shape(x)[axis], axis % len(x.shape)
     if not backend.is_fused_on_cpu() or (isinstance(length, int) and length < parts):
         return over(x)
-    size, before = length // parts, (slice(None),) * (axis % len(x.shape))
-    pieces = [x[(*before, slice(i * size, (i + 1) * size))] for i in range(parts)]
+    before = (slice(None),) * axis
+    if axis == len(x.shape) - 1 and isinstance(length, int) and length >= parts * RUN:
+        size, outer = length // (parts * RUN) * RUN, ops.shape(x)[:-1]
+        runs = ops.reshape(x[..., : parts * size], (*outer, -1, parts, RUN))
+        pieces = [ops.reshape(runs[..., i, :], (*outer, size)) for i in range(parts)]
+    else:
+        size = length // parts
+        pieces = [x[(*before, slice(i * size, (i + 1) * size))] for i in range(parts)]
     most, rest = over(functools.reduce(combine, pieces)), x[(*before, slice(parts * size, None))]
-    return most if isinstance(length, int) and length % parts == 0 else combine(most, over(rest))
+    return most if isinstance(length, int) and length == parts * size else combine(most, over(rest))

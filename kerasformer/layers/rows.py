@@ -45,7 +45,8 @@ class Rows:
             scale = {"dtype": "float32", "autocast": False, "trainable": False, "name": name + self.SCALE}
             self.scale = layer.add_weight(shape[:1], initializer="ones", **scale)
         else:
-            self.weight = layer.add_weight(shape, initializer=initializer, name=name)
+            # Cast where it is used: Keras would cast a whole table of which a few rows are taken.
+            self.weight = layer.add_weight(shape, initializer=initializer, autocast=False, name=name)
 
     def product(
         self, x: KerasTensor, bias: KerasTensor | None = None, activation: Callable = activations.linear

@@ -152,9 +152,9 @@ def _exponentials(
         wide, chosen = wide + bias, chosen + tf.gather(bias, labels)[:, None]
     peak = largest(wide, -1, keepdims=True)
     is_label = tf.range(logits.shape[1])[None, :] == labels[:, None]
-    others = tf.where(is_label, 0.0, tf.exp(wide - peak))
+    others = tf.where(is_label, 0.0, backend.exp(wide - peak))
     rest = summed(others, -1, keepdims=True)
-    total = rest + tf.exp(chosen - peak)
+    total = rest + backend.exp(chosen - peak)
     return (tf.math.log(total) + peak - chosen)[:, 0], backend.cast(others, logits.dtype), rest, total
 
 
