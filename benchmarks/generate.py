@@ -24,8 +24,9 @@ HUB = [".venv-keras-hub/bin/python", HERE / "generate_hub.py"]
 CONTESTANTS = {
     "kerasformer, precision auto": [*OURS, "auto"],
     "kerasformer, float32": [*OURS, "float32"],
-    "transformers + torch, float32": [*TORCH, "float32"],
-    "transformers + torch, bfloat16": [*TORCH, "bfloat16"],
+    "transformers + torch, float32": [*TORCH, "float32", "eager"],
+    "transformers + torch, bfloat16": [*TORCH, "bfloat16", "eager"],
+    "transformers + torch, bfloat16, compiled": [*TORCH, "bfloat16", "compiled"],
     "KerasHub, float32": [*HUB, "float32"],
     "KerasHub, bfloat16": [*HUB, "bfloat16"],
 }

@@ -31,7 +31,8 @@ STEPS = {
     "KerasHub, bfloat16": [*HUB, "bfloat16", "none"],
     "transformers, float32": [*TORCH, "step", "float32"],
     "transformers, bfloat16 autocast": [*TORCH, "step", "bfloat16"],
-    "transformers, torch.compile": [*TORCH, "step", "compile"],
+    "transformers, float32, torch.compile": [*TORCH, "step", "compiled-float32"],
+    "transformers, bfloat16 autocast, torch.compile": [*TORCH, "step", "compiled-bfloat16"],
 }
 RECIPES = ("gpt_shakespeare_char", "gpt_shakespeare_fast")
 

@@ -8,7 +8,8 @@ from keras import KerasTensor, ops
 from kerasformer import backend
 
 PARTS = 8  # of an axis; what combines more than 12, XLA writes to memory on its way
-RUN = 64  # of a long last axis: what is combined of each part at once, so that memory is read in order
+LONG = 4096  # a row longer than that is read in order, RUN numbers of each part at a time
+RUN = 64
 
 
 def summed(x: KerasTensor, axis: int, keepdims: bool = False, parts: int = PARTS) -> KerasTensor:
@@ -33,10 +34,12 @@ def _reduced(reduce: Callable, combine: Callable, x: KerasTensor, axis: int, kee
     """
     over = functools.partial(reduce, axis=axis, keepdims=keepdims)
     length, axis = ops.shape(x)[axis], axis % len(x.shape)
-    if not backend.is_fused_on_cpu() or (isinstance(length, int) and length < parts):
+    is_short = isinstance(length, int) and length < parts
+    # Of one row, as in the step of generation, XLA's own makes fewer functions, which take longer than what they do.
+    if not backend.is_fused_on_cpu() or is_short or x.shape[0] == 1:
         return over(x)
     before = (slice(None),) * axis
-    if axis == len(x.shape) - 1 and isinstance(length, int) and length >= parts * RUN:
+    if axis == len(x.shape) - 1 and isinstance(length, int) and length >= LONG:
         size, outer = length // (parts * RUN) * RUN, ops.shape(x)[:-1]
         runs = ops.reshape(x[..., : parts * size], (*outer, -1, parts, RUN))
         pieces = [ops.reshape(runs[..., i, :], (*outer, size)) for i in range(parts)]
