@@ -207,7 +207,7 @@ def exp(x: keras.KerasTensor) -> keras.KerasTensor:
     """`keras.ops.exp` of numbers up to 0, to 2e-7 of it, of what a `fusible` function returns.
 
     In a training step on a CPU, e**x = 2**k * e**r with |r| <= ln(2) / 2, as XLA's own code takes longer than most of
-    what comes before. What float32 does not hold with all its digits is 0.
+    what comes before. Below -87, where float32 nears its least number of all digits, it is 0. It has no gradient.
     """
     if not (_fusing.get() and is_fused_on_cpu() and keras.backend.standardize_dtype(x.dtype) == "float32"):
         return keras.ops.exp(x)

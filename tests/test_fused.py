@@ -16,7 +16,7 @@ from kerasformer.layers.reductions import largest, summed
 rng = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 64, 257, 768, 4096, 5000])
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 64, 257, 768, 4096, 50_257])
 @pytest.mark.parametrize("axis", [0, -1])
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_reductions_in_parts(length, axis, keepdims):
@@ -56,7 +56,7 @@ def test_exponentials_have_the_digits_of_float32():
     x = np.concatenate([np.linspace(-87, 0, 1_000_001), [-1e-30, -87.1, -1e30, -np.inf, np.nan]]).astype(np.float32)
     with backend.fusing():
         given = backend.fused(backend.exp)(tf.constant(x)).numpy()
-    expected = np.exp(x.astype(np.float64)) * (~(x < -87))  # where float32 has fewer digits, none
+    expected = np.exp(x.astype(np.float64)) * (~(x < -87))
     np.testing.assert_allclose(given, expected, rtol=2e-7)
 
 

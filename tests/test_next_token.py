@@ -71,6 +71,16 @@ def test_a_bias_and_few_labels(case, chunk_logits, jit, share):
     np.testing.assert_allclose(alone, expected[0], rtol=1e-5)
 
 
+def test_a_vocabulary_of_thousands(case, fusing):
+    hidden, _, labels, weights = case
+    random = np.random.default_rng(2)
+    table, bias = (random.standard_normal(shape).astype(np.float32) for shape in ((5000, DIM), 5000))
+    bias[100] = -1e30  # a token that cannot come
+    expected = by_hand(hidden, table, labels, weights, bias)
+    for value, wanted in zip(computed(hidden, table, labels, weights, tf.constant(bias)), expected, strict=True):
+        np.testing.assert_allclose(value, 2 * wanted, rtol=1e-5, atol=1e-6)  # float32 against float64
+
+
 @pytest.mark.parametrize("chunk_logits", [1, 2 * VOCAB, 4 * VOCAB + 3, 15 * VOCAB, 2**24])
 @pytest.mark.parametrize("jit", [False, True])
 def test_loss_and_gradients_are_those_by_hand(case, chunk_logits, jit):
