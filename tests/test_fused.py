@@ -16,7 +16,7 @@ from kerasformer.layers.reductions import largest, summed
 rng = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 64, 257, 768, 4096, 50_257])
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 64, 257, 768, 1000, 4096, 50_257])
 @pytest.mark.parametrize("axis", [0, -1])
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_reductions_in_parts(length, axis, keepdims):
