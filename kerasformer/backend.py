@@ -171,14 +171,32 @@ def slice_update(
 
     `keras.ops.slice_update` is an operation of XLA alone on TensorFlow, which no server runs.
     """
-    if keras.backend.backend() != "tensorflow" or _fused.get():  # XLA would compile the other for minutes
+    if keras.backend.backend() != "tensorflow":
         return keras.ops.slice_update(x, start, part)
     import tensorflow as tf
 
+    if _fused.get():  # XLA would compile what is below for minutes
+        if has_accelerator() or x.dtype.size != 2:
+            return keras.ops.slice_update(x, start, part)
+        # On a CPU XLA would convert all of x to float32, and back.
+        bits = keras.ops.slice_update(tf.bitcast(x, tf.int16), start, tf.bitcast(part, tf.int16))
+        return tf.bitcast(bits, x.dtype)
     begin = tf.stack(start)
     return tf.raw_ops.TensorStridedSliceUpdate(
         input=x, begin=begin, end=begin + tf.shape(part), strides=[1] * len(start), value=part
     )
+
+
+def argmax(x: keras.KerasTensor) -> keras.KerasTensor:
+    """The place of the largest number along the last axis, int32, the first of several.
+
+    `keras.ops.argmax` looks for negative zeros on TensorFlow, which takes longer than the search.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.argmax(x, axis=-1, output_type=tf.int32)
+    return keras.ops.cast(keras.ops.argmax(x, axis=-1), "int32")
 
 
 def is_fused_on_cpu() -> bool:

@@ -10,8 +10,10 @@ import pytest
 import tensorflow as tf
 
 from kerasformer import backend
-from kerasformer.layers.attention import attention_weights
+from kerasformer.layers.attention import SelfAttention, attention_weights, side_by_side
+from kerasformer.layers.dense import Dense
 from kerasformer.layers.reductions import largest, summed
+from kerasformer.layers.rows import Int8Policy, in_int8
 
 rng = np.random.default_rng(0)
 
@@ -58,6 +60,48 @@ def test_exponentials_have_the_digits_of_float32():
         given = backend.fused(backend.exp)(tf.constant(x)).numpy()
     expected = np.exp(x.astype(np.float64)) * (~(x < -87))
     np.testing.assert_allclose(given, expected, rtol=2e-7)
+
+
+@pytest.mark.parametrize("batch, heads, length", [(1, 1, 1), (1, 12, 1), (3, 5, 1), (2, 3, 4)])
+def test_heads_lie_side_by_side(batch, heads, length):
+    x = rng.normal(size=(batch, heads, length, 6)).astype(np.float32)
+    expected = x.transpose(0, 2, 1, 3).reshape(batch, length, heads * 6)
+    for function in (side_by_side, backend.fused(side_by_side)):
+        assert (function(tf.constant(x)).numpy() == expected).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_slice_is_updated_to_the_last_bit(dtype):
+    x, part = (tf.constant(rng.normal(size=shape), dtype) for shape in ((6, 20), (6, 5)))
+    expected = x.numpy()
+    expected[:, 7:12] = part
+    for compiled in (tf.function, backend.fused):
+        updated = compiled(lambda start: backend.slice_update(x, (0, start), part))(tf.constant(7))
+        assert updated.dtype == dtype
+        assert updated.numpy().tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_in_int8_give_the_same_product(dtype):
+    values, scale = in_int8(rng.normal(size=(10, 33)).astype(np.float32))
+    layer = Dense(10, dtype=Int8Policy(dtype))
+    layer.build((None, 33))
+    layer.set_weights([rng.normal(size=10), values, scale])
+    x = tf.constant(rng.normal(size=(1, 33)), dtype)
+    plain, fused = (tf.cast(function(layer)(x), "float64") for function in (tf.function, backend.fused))
+    tolerance = 1e-6 if dtype == "float32" else 2**-7  # of the largest: bfloat16's eight bits, rounded at other places
+    assert np.abs(plain - fused).max() <= tolerance * np.abs(plain).max()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_one_token_attends_like_a_text_of_one_token(batch):
+    layer = SelfAttention(4, is_causal=True)
+    layer.build((None, None, 24))
+    x = rng.normal(size=(batch, 1, 24)).astype(np.float32)
+    any_length = tf.function(layer, input_signature=[tf.TensorSpec([None, None, 24])])
+    expected = any_length(x)
+    for function in (layer, tf.function(layer), backend.fused(layer)):
+        np.testing.assert_allclose(function(x), expected, atol=1e-6)  # of about 1, in float32
 
 
 @pytest.mark.parametrize("kernel", ["the fastest", "XLA's"])

@@ -52,13 +52,15 @@ class Rows:
         self, x: KerasTensor, bias: KerasTensor | None = None, activation: Callable = activations.linear
     ) -> KerasTensor:
         """[M, D] -> [M, R]: the activation of the product with each row, plus the bias [R]."""
-        rows = ops.cast(ops.copy(self.weight), x.dtype)  # a copy, as a written gradient takes tensors alone
+        # XLA turns int8 into float32 while it reads it. By way of bfloat16, half of the time would go into that.
+        dtype = "float32" if self.scale is not None and backend.is_fused_on_cpu() else x.dtype
+        rows = ops.cast(ops.copy(self.weight), dtype)  # a copy, as a written gradient takes tensors alone
         bias = None if bias is None else ops.cast(ops.copy(bias), x.dtype)
         if self.scale is None and backend.is_packed(standardize_dtype(x.dtype)):
             if name := ONEDNN.get(activation):
                 return backend.packed_product(x, rows, bias, name)
             return activation(backend.packed_product(x, rows, bias))
-        y = project(x, rows)
+        y = project(ops.cast(x, dtype), rows)
         y = y if self.scale is None else ops.cast(ops.cast(y, "float32") * self.scale, x.dtype)
         return activation(y if bias is None else shift(y, bias))
 
