@@ -144,7 +144,7 @@ def _take(model: Model, state: State, logits: KerasTensor, rules: Rules, end_id:
         token_ids=ops.where(here, token[:, None], state.token_ids),
         lengths=lengths,
         is_done=ops.logical_or(ends, lengths >= limits),
-        seen=ops.logical_or(state.seen, ops.arange(ops.shape(logits)[-1])[None, :] == token[:, None]),
+        seen=ops.logical_or(state.seen, ops.one_hot(token, ops.shape(logits)[-1], dtype="bool")),
     )
 
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from keras import KerasTensor, ops
 
+from kerasformer import backend
+
 INT32 = np.iinfo(np.int32)
 
 
@@ -43,14 +45,14 @@ def next_tokens(logits: KerasTensor, seen: KerasTensor, rules: Rules, step: Kera
         step: how many tokens were drawn before.
     """
     logits = penalised(ops.cast(logits, "float32"), seen, rules.repetition_penalty)
-    best = ops.cast(ops.argmax(logits, axis=-1), "int32")
+    best = backend.argmax(logits)
     is_drawn = rules.temperature > 0
 
     def draw():
         scores = logits / ops.where(is_drawn, rules.temperature, 1.0)[:, None]
         scores = ops.where(supported(scores, rules.top_k, rules.top_p), scores, -np.inf)
-        drawn = ops.argmax(scores + gumbel(rules.seed, step, ops.shape(logits)[-1]), axis=-1)
-        return ops.where(is_drawn, ops.cast(drawn, "int32"), best)
+        drawn = backend.argmax(scores + gumbel(rules.seed, step, ops.shape(logits)[-1]))
+        return ops.where(is_drawn, drawn, best)
 
     return ops.cond(ops.any(is_drawn), draw, lambda: best)
 
