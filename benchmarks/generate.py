@@ -24,6 +24,7 @@ HUB = [".venv-keras-hub/bin/python", HERE / "generate_hub.py"]
 CONTESTANTS = {
     "kerasformer, precision auto": [*OURS, "auto"],
     "kerasformer, float32": [*OURS, "float32"],
+    "kerasformer, int8 weights": [*OURS, "int8"],
     "transformers + torch, float32": [*TORCH, "float32", "eager"],
     "transformers + torch, bfloat16": [*TORCH, "bfloat16", "eager"],
     "transformers + torch, bfloat16, compiled": [*TORCH, "bfloat16", "compiled"],
