@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from kerasformer.training.launch import environments
 STEPS, ROWS, LENGTH, VOCAB = 20, 8, 12, 40
 # Relative to one device's. float32 sums in another order differ by about 1e-7, and 20 steps add to that.
 BARS = {"gradients": 1e-5, "weights": 1e-5, "losses": 1e-4}
+HEADS = ("classifier", "masked", "gpt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +99,8 @@ def model_of(head: str, stock: bool):
             return kinds.CausalLM(GPT(GPTConfig(**sizes, **rates)))
 
 
-def measure(setting: Setting, stock: bool) -> dict[str, np.ndarray]:
-    """The figures of every head in this process, or of this worker; an error as text."""
+def measure(setting: Setting, stock: bool, heads: Sequence[str]) -> dict[str, np.ndarray]:
+    """The figures of these heads in this process, or of this worker; an error as text."""
     import keras
     import tensorflow as tf
 
@@ -144,7 +145,7 @@ def measure(setting: Setting, stock: bool) -> dict[str, np.ndarray]:
     adamw = lambda: keras.optimizers.AdamW(1e-3, global_clipnorm=1.0, **accumulation)  # noqa: E731
     read = lambda variables: np.concatenate([tf.convert_to_tensor(v).numpy().ravel() for v in variables])  # noqa: E731
     found = {}
-    for head in ("classifier", "masked", "gpt"):
+    for head in heads:
         try:
             model, _ = trained(head, sgd, 1)
             found[f"{head}/gradients"] = read(model.optimizer.momentums)  # -0.1 times the clipped gradient
@@ -158,15 +159,15 @@ def measure(setting: Setting, stock: bool) -> dict[str, np.ndarray]:
     return found
 
 
-def run(setting: Setting, stock: bool, timeout: float = 300) -> dict[str, np.ndarray]:
+def run(setting: Setting, stock: bool, heads: Sequence[str] = HEADS, timeout: float = 300) -> dict[str, np.ndarray]:
     """`measure` in processes of its own."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.npz"
-        command = [sys.executable, __file__, "--measure", json.dumps(dataclasses.asdict(setting)), "--output"]
+        command = [sys.executable, __file__, "--measure", json.dumps(dataclasses.asdict(setting)), "--heads", *heads]
         own = environments(setting.workers) if setting.workers > 1 else [{}]
         processes = [
             subprocess.Popen(
-                [*command, path if i == 0 else os.devnull, *(["--stock"] if stock else [])],
+                [*command, "--output", path if i == 0 else os.devnull, *(["--stock"] if stock else [])],
                 env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
                 stderr=subprocess.PIPE,
             )
@@ -181,14 +182,14 @@ def run(setting: Setting, stock: bool, timeout: float = 300) -> dict[str, np.nda
                 process.kill()
         if not path.exists():
             last = said[0].decode(errors="replace").strip().splitlines()[-1:]
-            return {f"{head}/error": np.array(" ".join(last)) for head in ("classifier", "masked", "gpt")}
+            return {f"{head}/error": np.array(" ".join(last)) for head in heads}
         with np.load(path) as file:
             return dict(file)
 
 
 def distances(found: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> Iterator[tuple[str, str, float | str]]:
     """Head, figure, and its distance to the reference's, relative to that one's norm; or the error."""
-    for head in ("classifier", "masked", "gpt"):
+    for head in dict.fromkeys(name.split("/")[0] for name in found):
         if f"{head}/error" in found:
             yield head, "error", str(found[f"{head}/error"])
             continue
@@ -197,13 +198,13 @@ def distances(found: dict[str, np.ndarray], reference: dict[str, np.ndarray]) ->
             yield head, figure, float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
-def compare(settings: list[str], makers: list[str]) -> list[dict]:
+def compare(settings: list[str], makers: list[str], heads: Sequence[str]) -> list[dict]:
     """A record for each setting, maker, head and figure."""
-    references = {maker: run(Setting(), stock=maker == "keras") for maker in makers}
+    references = {maker: run(Setting(), maker == "keras", heads) for maker in makers}
     records = []
     for name in settings:
         for maker in makers:
-            found = run(SETTINGS[name], stock=maker == "keras")
+            found = run(SETTINGS[name], maker == "keras", heads)
             for head, figure, value in distances(found, references[maker]):
                 records.append({"setting": name, "maker": maker, "head": head, "figure": figure, "value": value})
                 shown = f"{value:.1e}" if isinstance(value, float) else value[:90]
@@ -215,17 +216,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), metavar="NAME")
     parser.add_argument("--makers", nargs="+", choices=["ours", "keras"], default=["ours", "keras"])
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/equivalence.json"))
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--stock", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        found = measure(Setting(**json.loads(arguments.measure)), arguments.stock)
+        found = measure(Setting(**json.loads(arguments.measure)), arguments.stock, arguments.heads)
         with arguments.output.open("wb") as file:
             np.savez(file, **found)
         return
-    records = compare(arguments.settings, arguments.makers)
+    records = compare(arguments.settings, arguments.makers, arguments.heads)
     ours = [record for record in records if record["maker"] == "ours"]
     wrong = [r for r in ours if r["figure"] == "error" or not r["value"] <= BARS[r["figure"]]]
     if ours:

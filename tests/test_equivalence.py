@@ -1,16 +1,15 @@
 """One training, however it is divided: the bars of benchmarks/equivalence.py, for every head.
 
-Processes of their own train on each setting, so that all settings together are slow; the fast one divides a training in
-every way that one host can without XLA.
+Processes of their own train on each setting, so that all settings together are slow; the fast one divides the training
+of one head in every way that one host can without XLA.
 """
 
+import functools
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-FAST = ("2 devices, accumulate 2, 5 steps",)
 
 
 def benchmark() -> ModuleType:
@@ -24,21 +23,29 @@ def benchmark() -> ModuleType:
 equivalence = benchmark()
 
 
-@pytest.fixture(scope="module")
-def one_device() -> dict:
-    return equivalence.run(equivalence.Setting(), stock=False)
+@functools.cache
+def one_device(heads: tuple[str, ...]) -> dict:
+    return equivalence.run(equivalence.Setting(), stock=False, heads=heads)
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in equivalence.SETTINGS]
-)
-def test_gradients_weights_and_losses_are_those_of_one_device(one_device, name):
-    found = equivalence.run(equivalence.SETTINGS[name], stock=False)
-    distances = list(equivalence.distances(found, one_device))
-    assert len(distances) == 9, distances  # three figures of three heads
+def assert_like_one_device(name: str, heads: tuple[str, ...]) -> None:
+    found = equivalence.run(equivalence.SETTINGS[name], stock=False, heads=heads)
+    distances = list(equivalence.distances(found, one_device(heads)))
+    assert len(distances) == 3 * len(heads), distances  # three figures of each
     assert all(value <= equivalence.BARS[figure] for _, figure, value in distances), distances
 
 
-def test_a_training_that_differs_is_found(one_device):
-    wrong = {name: values * (1 + 2e-4) for name, values in one_device.items()}
-    assert all(value > equivalence.BARS[figure] for _, figure, value in equivalence.distances(wrong, one_device))
+def test_gradients_weights_and_losses_are_those_of_one_device():
+    assert_like_one_device("2 devices, accumulate 2, 5 steps", ("gpt",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", equivalence.SETTINGS)
+def test_every_head_however_it_is_divided(name):
+    assert_like_one_device(name, equivalence.HEADS)
+
+
+def test_a_training_that_differs_is_found():
+    right = one_device(("gpt",))
+    wrong = {name: values * (1 + 2e-4) for name, values in right.items()}
+    assert all(value > equivalence.BARS[figure] for _, figure, value in equivalence.distances(wrong, right))
