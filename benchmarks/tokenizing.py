@@ -34,11 +34,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from kerasformer.text.bpe import BPE
-    from kerasformer.text.vocabulary import bpe_of
+    from kerasformer.text.vocabulary import train_bpe
 
     with tempfile.TemporaryDirectory() as folder:
         text = (arguments.text or articles(Path(folder) / "text.txt")).read_text("utf-8")
-        bpe = BPE.from_folder(arguments.tokenizer) if arguments.tokenizer else bpe_of([text], vocab_size=VOCAB_SIZE)
+        bpe = BPE.from_folder(arguments.tokenizer) if arguments.tokenizer else train_bpe([text], vocab_size=VOCAB_SIZE)
         documents = cut(text)
         bpe.save(folder)
         runs = {"kerasformer, in the graph": ours(bpe, documents, arguments.repeats)}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kerasformer.config import Augment
 from kerasformer.data.batches import STRIDE, Batches
 from kerasformer.errors import InputError
-from kerasformer.text.vocabulary import char_of
+from kerasformer.text.vocabulary import train_char
 from kerasformer.text.wordpiece import WordPiece
 
 TOKENIZER = WordPiece.from_folder(Path(__file__).parent / "golden" / "bert_tiny")
@@ -206,7 +206,7 @@ def test_rates_of_zero_change_nothing():
 
 def test_augmentation_of_rows_that_nothing_frames():
     texts = ["a bb ccc", "", "ccc a"]
-    bpe = char_of(texts)
+    bpe = train_char(texts)
     encoded = bpe.encode(texts, max_length=8)
     batches = Batches(encoded, bpe, 8, batch_size=3, augment=Augment(replace=0.5, insert=0.9, swap=0.5), shuffle=True)
     rows = {}

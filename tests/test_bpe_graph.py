@@ -15,7 +15,7 @@ from kerasformer.errors import InputError
 from kerasformer.serving.ops import refusal
 from kerasformer.text.bpe import ALPHABET, BPE, EOT_TOKEN
 from kerasformer.text.bpe_merges import Merges
-from kerasformer.text.vocabulary import bpe_of, char_of
+from kerasformer.text.vocabulary import train_bpe, train_char
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 CHARACTERS = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
@@ -30,7 +30,7 @@ SAMPLE = """It's said we'll see what they've done, I'm sure: you'd say they don'
 def trained():
     """A BPE of 700 tokens, and its graph."""
     words = random.Random(0).choices(SAMPLE.split(" "), k=3000)
-    bpe = bpe_of([SAMPLE * 3 + " ".join(words)], vocab_size=700)
+    bpe = train_bpe([SAMPLE * 3 + " ".join(words)], vocab_size=700)
     return bpe, bpe.in_graph()
 
 
@@ -219,7 +219,7 @@ def test_a_run_over_many_blocks_is_joined_from_its_start():
 
 @pytest.mark.parametrize("text", ["plain letters", "naïve, 犬 and 👩‍🦰"])  # the first needs no merges at all
 def test_a_vocabulary_of_characters(text):
-    bpe = char_of([text])
+    bpe = train_char([text])
     assert_equal((bpe, bpe.in_graph()), [text, "", "犬é"])
     assert len(bpe.tokenize([text])[0]) == len(text)
 

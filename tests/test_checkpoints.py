@@ -17,7 +17,7 @@ from kerasformer.data.language import language_modelling
 from kerasformer.errors import InputError
 from kerasformer.models.gpt.config import GPTConfig
 from kerasformer.models.gpt.model import GPT
-from kerasformer.text.vocabulary import char_of
+from kerasformer.text.vocabulary import train_char
 from kerasformer.training import checkpoints as module
 from kerasformer.training import state
 from kerasformer.training.callbacks import Checkpoints
@@ -56,7 +56,7 @@ def make(classifier, animals, text):
     """Makes a compiled model and its data: `make("gpt", policy, optimizer, accumulate)`."""
 
     def gpt(policy):
-        tokenizer = char_of([text.read_text()])
+        tokenizer = train_char([text.read_text()])
         windows, _ = language_modelling(text, tokenizer=tokenizer, max_length=16, batch_size=8, validation=0.0)
         rates = {"dropout": 0.1, "attention_dropout": 0.1}
         sizes = {"num_layers": 1, "num_heads": 2, "dim": 16, "mlp_dim": 32, "max_length": 16}

@@ -20,7 +20,7 @@ from kerasformer.data.prepare import prepare
 from kerasformer.errors import InputError
 from kerasformer.flags import parse
 from kerasformer.models.heads import CausalLM
-from kerasformer.text.vocabulary import char_of
+from kerasformer.text.vocabulary import train_char
 from kerasformer.training.language import trained_tokenizer, windows
 from kerasformer.training.launch import environments
 from kerasformer.training.train import evaluate_run, train
@@ -259,7 +259,7 @@ def test_a_checkpoint_holds_its_length_and_its_tokenizer(run, recipe, text, tmp_
         train(recipe(tmp_path / "runs", data={"max_length": 17}, model=model))
     other = tmp_path / "other.txt"
     other.write_text("é" + TEXT)
-    prepare(Texts([other]), tmp_path / "prepared", tokenizer=char_of([other.read_text()]))
+    prepare(Texts([other]), tmp_path / "prepared", tokenizer=train_char([other.read_text()]))
     with pytest.raises(InputError, match="expected a text prepared with the model's tokenizer"):
         train(recipe(tmp_path / "runs", data={"train": (tmp_path / "prepared",), "tokenizer": None}, model=model))
     assert not (tmp_path / "runs").exists()
@@ -286,7 +286,7 @@ def test_a_tokenizer_is_trained_on_the_text_that_is_not_held_out(tmp_path, kind)
 def test_a_prepared_folder_is_not_read_as_text(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("To be, or not to be. " * 50, encoding="utf-8")
-    prepare(Texts([path]), tmp_path / "prepared", tokenizer=char_of([path.read_text()]))
+    prepare(Texts([path]), tmp_path / "prepared", tokenizer=train_char([path.read_text()]))
     with pytest.raises(InputError, match="expected text files, got a folder that kerasformer prepare wrote"):
         list(Texts([tmp_path / "prepared"]).pieces())
     data = LanguageData((tmp_path / "prepared",), (path,), max_length=8)

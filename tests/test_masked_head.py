@@ -19,7 +19,7 @@ from kerasformer.errors import InputError
 from kerasformer.models.bert.model import Bert
 from kerasformer.models.heads import CausalLM, Classifier, MaskedLM, from_folder
 from kerasformer.serving.export import export
-from kerasformer.text.vocabulary import char_of
+from kerasformer.text.vocabulary import train_char
 
 GOLDEN = Path(__file__).parent / "golden"
 FOLDER = GOLDEN / "bert_masked"
@@ -155,7 +155,7 @@ def test_models_tokenizers_and_exports_of_another_kind_are_refused(tmp_path):
     with pytest.raises(InputError, match="expected a model with the task CausalLM, got a Bert"):
         CausalLM.from_pretrained(FOLDER)
     with pytest.raises(InputError, match="expected a WordPiece tokenizer for a Bert, got a BPE"):
-        MaskedLM(Bert.from_pretrained(FOLDER), char_of(["a"]))
+        MaskedLM(Bert.from_pretrained(FOLDER), train_char(["a"]))
     with pytest.raises(InputError, match="to export, got one of MaskedLM; train one of those on it first"):
         export(from_folder(FOLDER), tmp_path / "served")
     assert not (tmp_path / "served").exists()

@@ -20,7 +20,7 @@ from kerasformer.data.documents import Texts
 from kerasformer.data.prepare import prepare
 from kerasformer.errors import InputError
 from kerasformer.models.heads import MaskedLM, from_folder
-from kerasformer.text.vocabulary import char_of, train_wordpiece
+from kerasformer.text.vocabulary import train_char, train_wordpiece
 from kerasformer.training import run
 from kerasformer.training.train import evaluate_run, train
 
@@ -130,7 +130,7 @@ def test_texts_are_not_what_predict_takes(head, folder, said):
 
 
 def test_training_in_python(text, tmp_path):
-    tokenizer = train_wordpiece([text], vocab_size=40)
+    tokenizer = train_wordpiece(lambda: [text.read_text()], vocab_size=40)
     data = {"tokenizer": tokenizer, "max_length": 20, "batch_size": 8}
     train, valid = kf.data.masked_language_modelling(text, **data, whole_words=True)
     config = kf.BertConfig(
@@ -210,7 +210,7 @@ def test_training_goes_on_from_a_checkpoint_and_a_prepared_text(commands, text, 
     assert train(recipe)["val_loss"] < 1.5
     other = tmp_path / "other.txt"
     other.write_text("zebra " * 300)
-    prepare(Texts([other]), tmp_path / "foreign", tokenizer=train_wordpiece([other], vocab_size=30))
+    prepare(Texts([other]), tmp_path / "foreign", tokenizer=train_wordpiece(lambda: [other.read_text()], vocab_size=30))
     foreign = dataclasses.replace(
         recipe, name="no", data=dataclasses.replace(recipe.data, train=(tmp_path / "foreign",))
     )
@@ -249,8 +249,8 @@ def test_bad_input_writes_nothing(text, tmp_path, parts, message):
 
 
 def test_a_text_of_another_kind_of_tokens_is_refused(text, tmp_path):
-    prepare(Texts([text]), tmp_path / "bytes", tokenizer=char_of([TEXT]))
-    prepare(Texts([text]), tmp_path / "words", tokenizer=train_wordpiece([text], vocab_size=40))
+    prepare(Texts([text]), tmp_path / "bytes", tokenizer=train_char([TEXT]))
+    prepare(Texts([text]), tmp_path / "words", tokenizer=train_wordpiece(lambda: [text.read_text()], vocab_size=40))
     sizes, two = LanguageModel(num_layers=1, num_heads=2, dim=16), TextTrain(steps=2)
     masked = MaskedRecipe("a", MaskedData((tmp_path / "bytes",), max_length=9), sizes, two, runs=tmp_path / "runs")
     with pytest.raises(InputError, match="expected a WordPiece tokenizer, whose .MASK. hides tokens, got a BPE"):

@@ -15,7 +15,7 @@ from kerasformer.data.windows import Windows
 from kerasformer.errors import InputError
 from kerasformer.text.bpe import BPE
 from kerasformer.text.folder import read_tokenizer
-from kerasformer.text.vocabulary import char_of
+from kerasformer.text.vocabulary import train_char
 from kerasformer.text.wordpiece import WordPiece
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -207,12 +207,12 @@ def test_a_prepared_folder_of_word_pieces_is_read_alike(text, tmp_path):
 
 
 def test_the_files_of_a_folder_tell_the_tokenizer(tmp_path, bert_tiny):
-    for name, tokenizer in {"words": TOKENIZER, "bytes": char_of(["a"])}.items():
+    for name, tokenizer in {"words": TOKENIZER, "bytes": train_char(["a"])}.items():
         tokenizer.save(tmp_path / name)
         assert read_tokenizer(tmp_path / name).vocab == tokenizer.vocab
         (tmp_path / name / "tokenizer.json").unlink()
         assert type(read_tokenizer(tmp_path / name)) is type(tokenizer)
-    assert isinstance(read_tokenizer(bert_tiny), WordPiece) and issubclass(type(char_of(["a"])), BPE)
+    assert isinstance(read_tokenizer(bert_tiny), WordPiece) and issubclass(type(train_char(["a"])), BPE)
     (tmp_path / "words/tokenizer.json").write_text('{"model": {"type": "Unigram"}}')
     with pytest.raises(InputError, match="expected a tokenizer of the kind WordPiece or BPE, got Unigram; use another"):
         read_tokenizer(tmp_path / "words")
@@ -226,7 +226,7 @@ def test_the_files_of_a_folder_tell_the_tokenizer(tmp_path, bert_tiny):
         ({"mask_share": 0.0}, "expected a share of the tokens above 0 and below 1 to mask, got 0.0"),
         ({"mask_share": 1.0}, "expected a share of the tokens above 0 and below 1 to mask, got 1.0"),
         ({"max_length": 2}, "expected a max_length above 2, for .CLS. and .SEP., got 2"),
-        ({"tokenizer": char_of(["a"])}, "expected a WordPiece tokenizer, whose .MASK. hides tokens, got a BPE"),
+        ({"tokenizer": train_char(["a"])}, "expected a WordPiece tokenizer, whose .MASK. hides tokens, got a BPE"),
         ({"tokenizer": None}, "expected a tokenizer for text files"),
     ],
 )

@@ -21,11 +21,13 @@ def export(arguments: list[str]) -> None:
         repetition_penalty: float | None = None,
         seed: int | None = None,
     ) -> dict:
-        """Write the next version of a model for TF Serving: `kerasformer export runs/news saved_models/news`.
+        """Write the next version of a model for TF Serving.
 
         Args:
-            max_new_tokens: Of a language model: the most that a request can get (128, or half of its positions).
-            temperature: Of a language model: what serving_default draws with (0, the best token each time).
+            max_new_tokens: Of a language model: the most that a request can get (128, or half of its positions if that
+                is less).
+            temperature: Of a language model: what serving_default draws with; 0 takes the best token each time (1 with
+                top_k or top_p, else 0).
             top_k: Of a language model: serving_default draws among the k best tokens (0, among all).
             top_p: Of a language model: serving_default draws among the best that have this probability (1, all).
             repetition_penalty: Of a language model: above 1 it repeats less (1).
@@ -46,15 +48,20 @@ def check(arguments: list[str]) -> int:
     """Tell whether TF Serving will serve a SavedModel: `kerasformer check saved_models/news/1`."""
 
     def options(version: tyro.conf.Positional[Path], json: bool = False) -> tuple[Path, bool]:
+        """Tell whether TF Serving will serve a SavedModel; the exit code is 1 if it will not.
+
+        Args:
+            json: Print JSON and no table.
+        """
         return version, json
 
     version, as_json = parse(options, arguments, "check", check.__doc__)
     import_tensorflow()
     import rich
 
-    from kerasformer.serving.check import check as inspect
+    from kerasformer.serving import check as checking
 
-    report = inspect(version)
+    report = checking.check(version)
     print(report.to_json()) if as_json else rich.print(report.render())
     return 0 if report.ok else 1
 
@@ -63,6 +70,12 @@ def serve(arguments: list[str]) -> None:
     """Serve every model of a folder over TF Serving's REST API: `kerasformer serve saved_models`."""
 
     def options(folder: tyro.conf.Positional[Path], host: str = "127.0.0.1", rest_port: int = 8501) -> tuple:
+        """Serve every model of a folder, each in its newest version.
+
+        Args:
+            host: The address to listen at; 0.0.0.0 for all of this machine.
+            rest_port: Of the REST API; 0 takes a free one, which the log tells.
+        """
         return folder, host, rest_port
 
     folder, host, port = parse(options, arguments, "serve", serve.__doc__)

@@ -1,6 +1,7 @@
 """Commands that make of text what a model learns from: a vocabulary, and shards of token ids."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from kerasformer.flags import parse, plain
 
 
 def tokenizer(arguments: list[str]) -> None:
-    """Train a vocabulary: `kerasformer tokenizer wordpiece|bpe|char --vocab-size 8000 --output DIR FILES...`."""
+    """Train a vocabulary, wordpiece for a BERT, else for a GPT: `kerasformer tokenizer bpe --output DIR FILES...`."""
 
     def options(
         kind: tyro.conf.Positional[Literal["wordpiece", "bpe", "char"]],
@@ -22,28 +23,38 @@ def tokenizer(arguments: list[str]) -> None:
         text_column: str = "text",
         encoding: str = "utf-8",
     ) -> tuple:
+        """Train a vocabulary.
+
+        Args:
+            files: .txt, .jsonl (each also as .gz), .parquet, or folders of them
+            vocab_size: of wordpiece and bpe: the number of tokens; there are fewer if pairs to join run out
+            lowercase: of wordpiece: make no difference between upper and lower case, and drop accents
+            text_column: of the texts in .jsonl and .parquet
+            encoding: of .txt and .jsonl
+        """
         return kind, files, output, vocab_size, lowercase, {"text_column": text_column, "encoding": encoding}
 
     kind, files, output, vocab_size, lowercase, reading = parse(options, arguments, "tokenizer", tokenizer.__doc__)
-    given = {plain(word).removeprefix("no-") for word in arguments}
-    of_kinds = {"vocab-size": ("wordpiece", "bpe"), "lowercase": ("wordpiece",)}
-    of_kinds |= dict.fromkeys(("text-column", "encoding"), ("bpe", "char"))
-    for flag, kinds in of_kinds.items():
+    given = {plain(word).removeprefix("no-") for word in arguments if word.startswith("--")}
+    for flag, kinds in {"vocab-size": ("wordpiece", "bpe"), "lowercase": ("wordpiece",)}.items():
         if flag in given and kind not in kinds:
             raise InputError(f"expected no --{flag} for {kind}, got one; it is for {' and '.join(kinds)}: leave it out")
     from kerasformer.data.documents import Texts
     from kerasformer.files import new_folder
     from kerasformer.text import vocabulary
 
-    texts = (piece.text for piece in Texts(files, validation=0.0, **reading).pieces())
-    progress = sys.stderr.isatty()
+    def texts() -> Iterator[str]:
+        return (piece.text for piece in Texts(files, validation=0.0, **reading).pieces())
+
+    settings = {"vocab_size": vocab_size, "progress": sys.stderr.isatty()}
     with new_folder(output) as folder:
-        if kind == "wordpiece":
-            trained = vocabulary.train_wordpiece(files, vocab_size=vocab_size, lowercase=lowercase, progress=progress)
-        elif kind == "bpe":
-            trained = vocabulary.bpe_of(texts, vocab_size=vocab_size, progress=progress)
-        else:
-            trained = vocabulary.char_of(texts)
+        match kind:
+            case "wordpiece":
+                trained = vocabulary.train_wordpiece(texts, lowercase=lowercase, **settings)
+            case "bpe":
+                trained = vocabulary.train_bpe(texts(), **settings)
+            case "char":
+                trained = vocabulary.train_char(texts())
         trained.save(folder)
     print(output)
 
@@ -61,22 +72,25 @@ def prepare(arguments: list[str]) -> None:
         text_column: str = "text",
         encoding: str = "utf-8",
         seed: int = 0,
-    ) -> tuple[Path, Path, tuple]:
-        """Tells of the flags.
+    ) -> dict:
+        """Tokenize texts to train a language model on.
 
         Args:
             files: .txt, .jsonl (each also as .gz), .parquet, or folders of them
             documents: what a document of a .txt file is: the file or each line of it
             validation: share to hold out: of one .txt file its last characters, else one document of every 1 / share
             validation_files: files to hold out instead
+            text_column: of the texts in .jsonl and .parquet
+            encoding: of .txt and .jsonl
             seed: of the draw of documents
         """
-        return tokenizer, output, (files, validation, validation_files, documents, text_column, encoding, seed)
+        return locals()
 
-    tokenizer, output, texts = parse(options, arguments, "prepare", prepare.__doc__)
+    texts = parse(options, arguments, "prepare", prepare.__doc__)
+    tokenizer, output = texts.pop("tokenizer"), texts.pop("output")
     from kerasformer.data.documents import Texts
     from kerasformer.data.prepare import prepare as write
     from kerasformer.text.folder import read_tokenizer
 
-    write(Texts(*texts), output, tokenizer=read_tokenizer(tokenizer))
+    write(Texts(**texts), output, tokenizer=read_tokenizer(tokenizer))
     print(output)

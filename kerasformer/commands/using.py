@@ -18,6 +18,12 @@ def predict(arguments: list[str]) -> None:
         texts: tyro.conf.Positional[tuple[str, ...]] = (),
         text_pair: tuple[str, ...] = (),
     ) -> tuple:
+        """Label texts.
+
+        Args:
+            texts: The texts to label; the lines of standard input by default.
+            text_pair: The second text of each, for a model of pairs.
+        """
         return model, texts, text_pair
 
     model_folder, texts, pairs = parse(options, arguments, "predict", predict.__doc__)

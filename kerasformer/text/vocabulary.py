@@ -1,31 +1,18 @@
 """Trains vocabularies from texts."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 from tokenizers import trainers
 
 from kerasformer.errors import InputError
 from kerasformer.text.bpe import ALPHABET, BPE, EOT_TOKEN
-from kerasformer.text.lines import read_lines
 from kerasformer.text.wordpiece import WordPiece
 
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def train_wordpiece(files: Sequence[Path], **settings) -> WordPiece:
-    """`wordpiece_of` the text of UTF-8 files.
-
-    Raises:
-        InputError: a file is missing, empty or not UTF-8; and as `wordpiece_of`.
-    """
-    paths = _with_text(files)
-    return wordpiece_of(lambda: chain.from_iterable(map(read_lines, paths)), **settings)
-
-
-def wordpiece_of(
+def train_wordpiece(
     texts: Callable[[], Iterable[str]],
     *,
     vocab_size: int,
@@ -68,7 +55,7 @@ def wordpiece_of(
     return WordPiece(train(tokens, vocab_size), lowercase=lowercase)
 
 
-def bpe_of(texts: Iterable[str], *, vocab_size: int, min_frequency: int = 2, progress: bool = False) -> BPE:
+def train_bpe(texts: Iterable[str], *, vocab_size: int, min_frequency: int = 2, progress: bool = False) -> BPE:
     """Trains a byte-level BPE vocabulary: the 256 bytes, the most frequent pairs joined, and the end of text.
 
     The same texts give the same vocabulary.
@@ -96,7 +83,7 @@ def bpe_of(texts: Iterable[str], *, vocab_size: int, min_frequency: int = 2, pro
     return BPE([*sorted(ids, key=ids.get), EOT_TOKEN], merges)
 
 
-def char_of(texts: Iterable[str]) -> BPE:
+def train_char(texts: Iterable[str]) -> BPE:
     """Makes a vocabulary of characters, as a BPE whose merges only spell them, so that it can encode anything.
 
     Its tokens are the 256 bytes, the characters of the texts that take more than one byte, what these begin with,
@@ -107,13 +94,3 @@ def char_of(texts: Iterable[str]) -> BPE:
     spelled = ["".join(letter[byte] for byte in char.encode()) for char in sorted(characters)]
     merges = dict.fromkeys((word[:end], word[end]) for word in spelled for end in range(1, len(word)))
     return BPE([*sorted(ALPHABET), *("".join(merge) for merge in merges), EOT_TOKEN], list(merges))
-
-
-def _with_text(files: Sequence[Path]) -> list[Path]:
-    """The files as paths. Raises InputError where one is empty; what reads it tells the rest."""
-    paths = [Path(file) for file in files]
-    if not paths:
-        raise InputError("files: expected text, got no file: name at least one")
-    if empty := [str(path) for path in paths if path.is_file() and path.stat().st_size == 0]:
-        raise InputError(f"{', '.join(empty)}: expected text, got an empty file")
-    return paths

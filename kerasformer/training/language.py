@@ -19,7 +19,7 @@ from kerasformer.models.bert.model import Bert
 from kerasformer.models.gpt.model import GPT
 from kerasformer.text.folder import read_tokenizer
 from kerasformer.text.tokenizer import Tokenizer
-from kerasformer.text.vocabulary import bpe_of, char_of, wordpiece_of
+from kerasformer.text.vocabulary import train_bpe, train_char, train_wordpiece
 from kerasformer.training.evaluation import Perplexity, language_figures
 from kerasformer.training.job import Job
 from kerasformer.training.run import data_class, kind_of, read_part
@@ -51,15 +51,15 @@ KINDS: dict[type[LanguageData], Kind] = {
         GPT,
         language_modelling,
         {
-            "char": lambda data: char_of(training_texts(data)),
-            "bpe": lambda data: bpe_of(training_texts(data), vocab_size=data.vocab_size),
+            "char": lambda data: train_char(training_texts(data)),
+            "bpe": lambda data: train_bpe(training_texts(data), vocab_size=data.vocab_size),
         },
     ),
     MaskedData: Kind(
         MaskedLM,
         Bert,
         masked_language_modelling,
-        {"wordpiece": lambda data: wordpiece_of(lambda: training_texts(data), vocab_size=data.vocab_size)},
+        {"wordpiece": lambda data: train_wordpiece(lambda: training_texts(data), vocab_size=data.vocab_size)},
         changes={"pooler": False},
     ),
 }
