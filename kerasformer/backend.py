@@ -188,14 +188,18 @@ def slice_update(
 
 
 def argmax(x: keras.KerasTensor) -> keras.KerasTensor:
-    """The place of the largest number along the last axis, int32, the first of several.
+    """The place of the largest number along the last axis, int32, the first of several; zeros of both signs are equal.
 
-    `keras.ops.argmax` looks for negative zeros on TensorFlow, which takes longer than the search.
+    `keras.ops.argmax` looks for negative zeros, which takes longer than the search.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         return tf.argmax(x, axis=-1, output_type=tf.int32)
+    if keras.backend.backend() == "jax":
+        import jax.numpy as jnp
+
+        return jnp.argmax(x, axis=-1).astype("int32")
     return keras.ops.cast(keras.ops.argmax(x, axis=-1), "int32")
 
 

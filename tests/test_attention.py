@@ -106,6 +106,33 @@ def test_attention_is_the_same_whether_its_sizes_are_known(dtype):
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("known", [(1, 1), (B, 1), (None, 1)])
+def test_one_token_reads_the_cache_as_part_of_a_text_does(known, dtype):
+    layer = randomized(SelfAttention(N, is_causal=True, dtype=dtype), B, T, D)
+    x = tf.constant(numbers(known[0] or B, 1, D), dtype)
+    held = tf.constant(numbers(len(x), N, 7, D // N), dtype)
+
+    def read(x, held, start):
+        output, cache = layer(x, cache=Cache(held, held[::-1]), start=start)
+        return output, *cache
+
+    def made(shape, compiled=tf.function):
+        specs = (
+            tf.TensorSpec([*shape, D], dtype),
+            tf.TensorSpec([shape[0], N, 7, D // N], dtype),
+            tf.TensorSpec([], "int32"),
+        )
+        return compiled(read).get_concrete_function(*specs)(x, held, tf.constant(4))
+
+    of_any_length = made((None, None))
+    # Sums of float32 in another order; for a weight of bfloat16 that is rounded to the other side, 2**-8 of about 3.
+    tolerance = 1e-5 if dtype == "float32" else 2e-2
+    for compiled in (tf.function, backend.fused):
+        for ours, theirs in zip(made(known, compiled), of_any_length, strict=True):
+            np.testing.assert_allclose(tf.cast(ours, "float32"), tf.cast(theirs, "float32"), atol=tolerance)
+
+
 @pytest.mark.parametrize("is_causal", [False, True])
 def test_a_bias_of_integers_is_one_too(is_causal):
     layer, x = randomized(SelfAttention(N, is_causal=is_causal, dtype="mixed_bfloat16"), B, T, D), numbers(B, T, D)

@@ -28,7 +28,7 @@ SEEDS = np.arange(DRAWS, dtype=np.int32)
 
 
 def test_the_first_of_the_best_is_taken():
-    logits = np.array([[1, 3, 3, 2], [-5, -5, -6, -np.inf], [-1, 0.0, -0.0, 0.0]], np.float32)
+    logits = np.array([[1, 3, 3, 2], [-5, -5, -6, -np.inf], [-1, -0.0, 0.0, 0.0]], np.float32)
     rules = Rules(*(np.full(3, value, dtype) for value, dtype in zip((1, 0, 0, 1, 1, 0), "ififfi", strict=True)))
     assert next_tokens(logits, np.zeros((3, 4), bool), rules, np.int32(0)).numpy().tolist() == [1, 0, 1]
 

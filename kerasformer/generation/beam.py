@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from keras import KerasTensor, ops
 
-from kerasformer.generation.decoding import State, as_it_is, limits_of, prompt_state
+from kerasformer.generation.decoding import State, as_it_is, limits_of, prompt_state, read_latest
 from kerasformer.generation.sampling import Rules, penalised
 from kerasformer.layers.attention import Cache
 from kerasformer.models.base import Model
@@ -94,11 +94,10 @@ def search(
 
     def step(state):
         latest = ops.reshape(ops.take(state.running.token_ids, state.step - 1, axis=2), (-1, 1))  # [B * K, 1]
-        positions = ops.maximum(prompt_lengths + ops.minimum(state.step, repeat(limits)) - 1, 0)[:, None]
-        hidden_states, caches = model.extend(
-            latest, state.caches, columns + state.step - 1, positions=positions, visible=visible
+        logits, caches = read_latest(
+            model, latest, state.caches, columns, state.step, prompt_lengths, repeat(limits), visible
         )
-        return choose(state._replace(caches=caches), model.logits(hidden_states[:, -1]))
+        return choose(state._replace(caches=caches), logits)
 
     def goes_on(state):
         return ops.logical_and(state.step < room, ops.any(state.is_open))
@@ -117,7 +116,7 @@ def _start(prompt: State, num_beams: int, end_id: int) -> Search:
         ops.zeros((batch, num_beams), "int32"),
         ops.full((batch, num_beams), NEVER, "float32"),
     )
-    # All beams are alike at first: of the first alone can the texts go on, or all would be the same.
+    # All beams are alike at first, so that the first alone goes on: the others would be copies of it.
     first = ops.broadcast_to(ops.arange(num_beams)[None, :] == 0, (batch, num_beams))
     return Search(
         step=prompt.step,
@@ -159,8 +158,8 @@ def _choose(
 
     rows = ops.arange(batch)[:, None] * num_beams + ops.cast(_at(beams, chosen), "int32")
     rows = ops.reshape(rows, (-1,))  # [B * K], where each beam comes from
-    latest = ops.reshape(_at(tokens, chosen), (-1, 1))
-    seen = ops.logical_or(ops.take(state.seen, rows, axis=0), ops.arange(vocab_size)[None, :] == latest)
+    latest = ops.one_hot(ops.reshape(_at(tokens, chosen), (-1,)), vocab_size, dtype="bool")
+    seen = ops.logical_or(ops.take(state.seen, rows, axis=0), latest)
     caches = [Cache(*(ops.take(part, rows, axis=0) for part in cache)) for cache in state.caches]
     return Search(state.step + 1, running, finished, is_finished, is_open, seen, caches)
 

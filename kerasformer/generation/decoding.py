@@ -116,19 +116,39 @@ def advance(
 
     def step(state, rules):
         room = ops.shape(state.token_ids)[1]
-        columns = ops.shape(state.visible)[1] - room
         latest = ops.take(state.token_ids, state.step - 1, axis=1)[:, None]  # [B, 1]
-        # Rows that are done go on at the position where they stopped: the table of positions may end there.
         limits = limits_of(model, state.prompt_lengths, rules, room)
-        positions = ops.maximum(state.prompt_lengths + ops.minimum(state.step, limits) - 1, 0)[:, None]
-        hidden_states, caches = model.extend(
-            latest, state.caches, columns + state.step - 1, positions=positions, visible=state.visible
+        columns = ops.shape(state.visible)[1] - room
+        logits, caches = read_latest(
+            model, latest, state.caches, columns, state.step, state.prompt_lengths, limits, state.visible
         )
-        return _take(model, state._replace(caches=caches), model.logits(hidden_states[:, -1]), rules, end_id)
+        return _take(model, state._replace(caches=caches), logits, rules, end_id)
 
     step = compiled(step)
     [state] = ops.while_loop(is_open, lambda state: (step(state, rules),), (state,))
     return state
+
+
+def read_latest(
+    model: Model,
+    latest: KerasTensor,
+    caches: list[Cache],
+    columns: int | KerasTensor,
+    step: KerasTensor,
+    prompt_lengths: KerasTensor,
+    limits: KerasTensor,
+    visible: KerasTensor,
+) -> tuple[KerasTensor, list[Cache]]:
+    """The scores [B, V] of the token after each row's `latest` [B, 1], which is number `step`; and the caches with it.
+
+    Args:
+        columns: P.
+        limits: how many new tokens each row may have, [B].
+    """
+    # Rows that are done go on at the position where they stopped: the table of positions may end there.
+    positions = ops.maximum(prompt_lengths + ops.minimum(step, limits) - 1, 0)[:, None]
+    hidden_states, caches = model.extend(latest, caches, columns + step - 1, positions=positions, visible=visible)
+    return model.logits(hidden_states[:, -1]), caches
 
 
 def _take(model: Model, state: State, logits: KerasTensor, rules: Rules, end_id: int) -> State:

@@ -36,7 +36,7 @@ def in_precision(backbone: Model, precision: str, into: Model | None = None) -> 
     """A copy of the backbone that holds its weights, and computes, in `precision`.
 
     Args:
-        precision: "int8" holds matrices in int8, the rest and the products are in the machine's `native` format.
+        precision: "int8" holds matrices in int8, and the rest in the machine's `native` format.
         into: an earlier copy, to be brought up to date and returned.
     """
     policy = Int8Policy(native()) if precision == "int8" else precision

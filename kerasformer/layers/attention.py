@@ -83,7 +83,7 @@ class SelfAttention(keras.layers.Layer):
         batch, length, dim = ops.shape(x)
         head_size = dim // self.num_heads
         qkv = self.query_key_value(x)
-        if x.shape[1] == 1:  # the same as below, with nothing to turn, which takes TensorFlow long to find out
+        if x.shape[1] == 1:  # one token: the same without a transpose, which TensorFlow would make for nothing
             query, key, value = ops.unstack(ops.reshape(qkv, (batch, 3, self.num_heads, 1, head_size)), 3, axis=1)
         else:
             qkv = ops.transpose(ops.reshape(qkv, (batch, length, 3, self.num_heads, head_size)), (2, 0, 3, 1, 4))
@@ -152,10 +152,11 @@ def side_by_side(heads: KerasTensor) -> KerasTensor:
     """[B, N, T, H] -> [B, T, N * H]."""
     batch, count, length, size = ops.shape(heads)
     if backend.is_fused_on_cpu() and heads.shape[2] == 1 and count > 1:
-        # XLA sees nothing to move for one token, and has the product that follows reckon each place from head and
-        # column, in five times the time. It does not see through two halves.
+        # XLA drops the transpose of one token, and the product that follows then computes an index for each element:
+        # five times the time. Two halves keep it from that.
         halves = ops.split(heads, [count // 2], axis=1)
-        return ops.concatenate([ops.reshape(half, (batch, 1, -1)) for half in halves], axis=-1)
+        flat = [ops.reshape(half, (batch, 1, half.shape[1] * size)) for half in halves]
+        return ops.concatenate(flat, axis=-1)
     return ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (batch, length, count * size))
 
 

@@ -1,7 +1,8 @@
 """Matrices that are read row by row, and held in int8 where the layer's dtype policy is Int8Policy.
 
 A row then has one scale, its largest number over 127 (symmetric, as in Dettmers et al. 2022, arXiv 2208.07339, section
-2.1). Only weights are in int8: products are made in the policy's compute dtype.
+2.1). Only weights are in int8: products are made in the policy's compute dtype, or in float32 where XLA compiles them
+for a CPU.
 """
 
 from collections.abc import Callable
