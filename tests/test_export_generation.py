@@ -13,6 +13,7 @@ from kerasformer.errors import InputError
 from kerasformer.models.heads import CausalLM, from_folder
 from kerasformer.serving import warmup
 from kerasformer.serving.check import inspect
+from kerasformer.serving.generator import ServedGenerator
 from kerasformer.serving.ops import SERVERS
 from kerasformer.serving.rest import RestApi
 from kerasformer.serving.servables import Servables
@@ -207,6 +208,17 @@ def test_the_manifest_tells_the_signatures(version):
     signatures = {n: (set(s["inputs"]), set(s["outputs"])) for n, s in manifest["signatures"].items()}
     assert signatures == {n: (set(s.inputs), set(s.outputs)) for n, s in inspect(version).signatures.items()}
     assert {name for name, _ in warmup.read(version)} == set(signatures)
+
+
+@pytest.mark.parametrize(
+    ("options", "temperature"),
+    [({}, 0), ({"top_k": 5}, 1), ({"top_p": 0.5}, 1), ({"top_k": 5, "temperature": 0.3}, 0.3)],
+)
+def test_defaults_are_those_of_generate(model, options, temperature):
+    served = ServedGenerator(model, seed=None, **options)
+    expected = {"max_new_tokens": 20, "top_k": 0, "top_p": 1.0} | options | {"temperature": temperature}
+    assert 0 <= served.defaults.pop("seed") < 2**31
+    assert served.defaults == expected
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,13 @@ REFUSED = [
     ({"seed": 2**31}, "seed as a whole number .*of at most 2147483647"),
     ({"seed": [1, 2]}, "one seed, or 1, one for each prompt, got 2"),
     ({"precision": "half"}, "precision of auto, float32, bfloat16, int8, got 'half'"),
+    ({"max_new_tokens": "5"}, "max_new_tokens as a whole number of at least 1, got '5'"),
+    ({"max_new_tokens": 1.5, "truncate_prompt": True}, "max_new_tokens as a whole number"),
+    ({"top_k": 2**31}, "top_k as a whole number .* got 2147483648"),
+    ({"top_k": "many"}, "top_k as a whole number"),
+    ({"temperature": 1e39}, "temperature as a number .* got 1e[+]39"),
+    ({"stop": None}, "stop strings of a character or more, got None"),
+    ({"prompts": 5}, "texts or lists of token ids as prompts, got 5"),
     ({"prompts": []}, r"texts or lists of token ids as prompts, got \[\]"),
     ({"prompts": ["a", [1]]}, "texts or lists of token ids"),
     ({"prompts": [1.5]}, "texts or lists of token ids"),
@@ -225,9 +232,9 @@ def test_what_a_stream_refuses_is_told_at_once(gpt):
 
 def test_a_model_without_tokenizer_takes_ids_alone(gpt, gpt_golden, prompts):
     bare = CausalLM(gpt.backbone)
-    with pytest.raises(InputError, match="no tokenizer"):
+    with pytest.raises(InputError, match="no tokenizer, got text"):
         bare.generate("a")
-    with pytest.raises(InputError, match="no tokenizer"):
+    with pytest.raises(InputError, match="no tokenizer, got none"):
         bare.generate([[]])
     ids = gpt.tokenizer.tokenize(prompts)
     assert bare.generate(ids, **EXACT) == gpt_golden["greedy"].tolist()

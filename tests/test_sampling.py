@@ -62,7 +62,9 @@ def test_tokens_are_drawn_in_proportion_to_their_probabilities(values, probabili
     assert_drawn_from(draws(**values), probabilities)
 
 
-@pytest.mark.parametrize("values", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-6}], ids=str)
+@pytest.mark.parametrize(
+    "values", [{"temperature": 0.0}, {"temperature": 1e-38}, {"top_k": 1}, {"top_p": 1e-6}], ids=str
+)
 def test_one_token_may_be_all_that_is_left(values):
     assert not draws(**values).any()
 

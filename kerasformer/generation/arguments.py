@@ -1,7 +1,7 @@
 """What `generate` and `stream` are given, checked: every complaint says what was expected, what came and what to do."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from kerasformer.errors import InputError
 from kerasformer.generation.sampling import INT32, Rules
 
 Prompt = str | Sequence[int]
+LARGEST = 1e30  # of a float: far below float32's own, and beyond what makes a difference
 
 
 def rules_of(
@@ -26,11 +27,11 @@ def rules_of(
         InputError: a value of another type or out of its range.
     """
     _check("max_new_tokens", max_new_tokens, int, least=1)
+    _check("top_k", top_k, int, least=0)
+    _check("top_p", top_p, float, above=0, most=1)
     if temperature is None:
         temperature = 1.0 if top_k or top_p != 1 else 0.0
     _check("temperature", temperature, float, least=0)
-    _check("top_k", top_k, int, least=0)
-    _check("top_p", top_p, float, above=0, most=1)
     _check("repetition_penalty", repetition_penalty, float, above=0)
     values = {
         "max_new_tokens": np.int32(max_new_tokens),
@@ -62,7 +63,7 @@ def stop_strings(stop: str | Sequence[str], is_text: bool) -> tuple[str, ...]:
     Raises:
         InputError: an empty one, or any where the prompts are ids.
     """
-    stop = (stop,) if isinstance(stop, str) else tuple(stop)
+    stop = (stop,) if isinstance(stop, str) or not isinstance(stop, Iterable) else tuple(stop)
     if odd := [string for string in stop if not isinstance(string, str) or not string]:
         raise InputError(f"expected stop strings of a character or more, got {odd[0]!r}; leave it out")
     if stop and not is_text:
@@ -80,12 +81,12 @@ def prompt_rows(prompts: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool,
         prompts = prompts.tolist()
     if isinstance(prompts, str):
         return [prompts], True, True
-    prompts = list(prompts)
-    if all(isinstance(prompt, str) for prompt in prompts) and prompts:
-        return prompts, False, True
-    if prompts and _are_ids(prompts):
-        return [prompts], True, False
-    rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in prompts]
+    given = list(prompts) if isinstance(prompts, Iterable) else []
+    if given and all(isinstance(prompt, str) for prompt in given):
+        return given, False, True
+    if given and _are_ids(given):
+        return [given], True, False
+    rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in given]
     if not rows or not all(isinstance(row, Sequence) and not isinstance(row, str) and _are_ids(row) for row in rows):
         raise InputError(f"expected texts or lists of token ids as prompts, got {prompts!r:.60}; pass one kind of them")
     return rows, False, False
@@ -144,11 +145,14 @@ def _check(
     above: float | None = None,
     most: float | None = None,
 ) -> None:
+    kinds = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    largest = INT32.max if kind is int else LARGEST
+    if most is None and is_number and value > largest:
+        most = largest
     wanted = ["a whole number" if kind is int else "a number"]
     wanted += [f"of at least {least}"] * (least is not None) + [f"above {above}"] * (above is not None)
     wanted += [f"of at most {most}"] * (most is not None)
-    kinds = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
-    is_number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number or not (
         (least is None or value >= least) and (above is None or value > above) and (most is None or value <= most)
     ):

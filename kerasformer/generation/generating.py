@@ -59,23 +59,25 @@ class Generating:
             stop: a text ends before the first of these strings. Beams are cut when the search is over.
             seed: of the draws: the same one gives the same text. One for all rows or one for each; by default each
                 row has its own, of NumPy's global generator.
-            precision: of the weights: float32, bfloat16, int8, or auto for the float that this machine does fast. For
-                several prompts or beams, until weights change, a CPU keeps float ones once more in the layout of its
-                kernels, for each of the few functions that are compiled.
+            precision: of the weights: float32, bfloat16, int8, or auto, the float format that this machine computes
+                fast. For several prompts or beams each function that is compiled for a CPU holds one more copy of
+                float weights, in the layout of its kernels, until weights change.
             truncate_prompt: of a prompt that is too long, read the last tokens that leave room, instead of refusing it.
-            slide: of a text that fills the model's positions, go on from the last half of them, and so of a prompt
-                that does. The penalty is for what is read then. Not for beams.
-            xla: compile a step with XLA, on TensorFlow; by default where that is faster once it is compiled.
+            slide: when a text fills the model's positions, go on from the last half of its tokens; of a prompt that
+                does, and of what the penalty is for, that half is read too. Not for beams.
+            xla: compile a step with XLA, on TensorFlow; by default where that is faster once it is compiled. Beams
+                are not.
 
         Raises:
             InputError: a value out of its range, ids out of the vocabulary, values that contradict each other, or a
                 prompt and continuation longer than the model has positions for.
         """
-        rows, is_one, is_text = self._rows(prompts, max_new_tokens, truncate_prompt, slide)
+        rows, is_one, is_text = prompt_rows(prompts)
         stop = stop_strings(stop, is_text)
         check_precision(precision)
         rules = rules_of(len(rows), max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
         check_beams(num_beams, length_penalty, rules, self.backbone.config.vocab_size, slide)
+        rows = self._ids(rows, is_text, max_new_tokens, truncate_prompt, slide)
         if num_beams > 1:
             settings = {"num_beams": num_beams, "length_penalty": length_penalty, "precision": precision}
             chunks = iter([(self._decoder.search(rows, rules, **settings), np.ones(len(rows), bool))])
@@ -102,13 +104,18 @@ class Generating:
         slide: bool = False,
         xla: bool | None = None,
     ) -> Iterator[str] | Iterator[int]:
-        """Yields what `generate` returns for one prompt, as it comes: pieces of text of whole characters, or ids."""
-        rows, is_one, is_text = self._rows(prompt, max_new_tokens, truncate_prompt, slide)
+        """Yields what `generate` returns for one prompt, as it comes: pieces of text of whole characters, or ids.
+
+        Raises:
+            InputError: as `generate`, when it is called; or several prompts.
+        """
+        rows, is_one, is_text = prompt_rows(prompt)
         if not is_one:
             raise InputError("expected one prompt, got a list; call stream for each, or generate for all")
         stop = stop_strings(stop, is_text)
         check_precision(precision)
         rules = rules_of(1, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
+        rows = self._ids(rows, is_text, max_new_tokens, truncate_prompt, slide)
         decode = self._decoder.slide if slide else self._decoder.decode
         chunks = decode(rows, rules, precision=precision, xla=xla, chunk=1)
         return self._pieces(chunks, stop) if is_text else (i for [ids], _ in chunks for i in ids)
@@ -138,21 +145,21 @@ class Generating:
             self.__dict__["_decoding"] = Decoder(self.backbone, end_id)
         return self.__dict__["_decoding"]
 
-    def _rows(
-        self, prompts: Prompt | Sequence[Prompt], max_new_tokens: int, truncate: bool, slide: bool
-    ) -> tuple[list[list[int]], bool, bool]:
-        """The ids of each prompt, whether there was one alone, and whether they were texts."""
-        rows, is_one, is_text = prompt_rows(prompts)
-        if self.tokenizer is None and (is_text or not all(map(len, rows))):
-            raise InputError("expected ids in each prompt, as the model has no tokenizer, got none; pass token ids")
-        if is_text:
-            rows = self.tokenizer.tokenize(rows)
+    def _ids(
+        self, prompts: list[Prompt], is_text: bool, max_new_tokens: int, truncate: bool, slide: bool
+    ) -> list[list[int]]:
+        """The ids of each prompt, as many as are read."""
+        if self.tokenizer is None and is_text:
+            raise InputError("expected token ids, as the model has no tokenizer, got text; pass ids, or give it one")
+        rows = self.tokenizer.tokenize(prompts) if is_text else prompts
+        if self.tokenizer is None and not all(map(len, rows)):
+            raise InputError("expected ids in each prompt, as the model has no tokenizer, got none; pass one or more")
         config = self.backbone.config
         check_ids(rows, config.vocab_size)
         rows = [list(row) or [self.tokenizer.eot_id] for row in rows]
         if not slide or config.max_length < 2:
             rows = [fitted(row, max_new_tokens, config.max_length, truncate) for row in rows]
-        return rows, is_one, is_text
+        return rows
 
 
 def _joined(chunks: Iterator[Chunk]) -> list[list[int]]:

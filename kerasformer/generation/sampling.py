@@ -14,6 +14,7 @@ from keras import KerasTensor, ops
 from kerasformer import backend
 
 INT32 = np.iinfo(np.int32)
+LEAST_TEMPERATURE = 1e-4  # divided by less, scores could be infinite; it is as good as 0
 
 
 class Rules(NamedTuple):
@@ -49,7 +50,7 @@ def next_tokens(logits: KerasTensor, seen: KerasTensor, rules: Rules, step: Kera
     is_drawn = rules.temperature > 0
 
     def draw():
-        scores = logits / ops.where(is_drawn, rules.temperature, 1.0)[:, None]
+        scores = logits / ops.where(is_drawn, ops.maximum(rules.temperature, LEAST_TEMPERATURE), 1.0)[:, None]
         scores = ops.where(supported(scores, rules.top_k, rules.top_p), scores, -np.inf)
         drawn = backend.argmax(scores + gumbel(rules.seed, step, ops.shape(logits)[-1]))
         return ops.where(is_drawn, drawn, best)
@@ -93,15 +94,16 @@ def supported(scores: KerasTensor, top_k: KerasTensor, top_p: KerasTensor) -> Ke
 
 
 def _in_order(scores: KerasTensor) -> KerasTensor:
-    """Integers in the order of float32 scores: bisecting them ends in 32 halvings."""
+    """Maps float32 to int32 of the same order, which bisection divides in 32 steps."""
     bits = ops.view(scores, "int32")
     return ops.where(bits < 0, ops.bitwise_xor(bits, INT32.max), bits)
 
 
 def _threshold(order: KerasTensor, weights: KerasTensor, limit: KerasTensor) -> KerasTensor:
-    """The least of `order` [B, V], of each row, above which the weights [B, V] sum to less than `limit` [B].
+    """For each row the smallest t of its `order` [V] such that the weights [V] of entries above t sum to less than
+    `limit` [B].
 
-    Sorting would tell as well, in ten times as long.
+    Bisection takes a tenth of the time of sorting.
     """
 
     def halve(_, bounds):

@@ -35,7 +35,8 @@ class ServedGenerator(Served):
     Args:
         model: a CausalLM with a tokenizer.
         max_new_tokens: the most that a request can get, and what it gets where it does not say.
-        temperature, top_k, top_p, repetition_penalty, seed: of `serving_default`; greedy by default.
+        temperature, top_k, top_p, repetition_penalty, seed: of `serving_default`, as in `model.generate`; greedy by
+            default.
     """
 
     task = "generation"
@@ -46,11 +47,11 @@ class ServedGenerator(Served):
         model: CausalLM,
         *,
         max_new_tokens: int | None = None,
-        temperature: float = 0.0,
+        temperature: float | None = None,
         top_k: int = 0,
         top_p: float = 1.0,
         repetition_penalty: float = 1.0,
-        seed: int = 0,
+        seed: int | None = 0,
     ):
         context = model.backbone.config.max_length
         max_new_tokens = min(128, context // 2) if max_new_tokens is None else max_new_tokens
@@ -59,11 +60,17 @@ class ServedGenerator(Served):
                 f"expected max_new_tokens from 1 to {context - 1}, as the model has {context} positions, "
                 f"got {max_new_tokens}; change it"
             )
-        rules_of(1, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)  # refuses what cannot be
+        rules = rules_of(1, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
         super().__init__(model, CausalLM(backbone_in_float32(model), model.tokenizer))
         self.context, self.room, self.end_id = context, max_new_tokens, model.tokenizer.eot_id
-        self.defaults = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-        self.defaults["seed"], self.repetition_penalty = seed, float(repetition_penalty)
+        self.repetition_penalty = float(repetition_penalty)
+        self.defaults = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": float(rules.temperature[0]) if temperature is None else temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "seed": int(rules.seed[0]),
+        }
 
     def generate(self, prompt: tf.Tensor, **settings: tf.Tensor) -> dict[str, tf.Tensor]:
         """Continues prompts [B] by settings [B]; of one that is too long the last tokens are read."""
@@ -160,7 +167,7 @@ class ServedGenerator(Served):
         temperature, top_p = settings["temperature"], settings["top_p"]
         return Rules(
             max_new_tokens=tf.clip_by_value(settings["max_new_tokens"], 0, self.room),
-            temperature=tf.where(temperature > 0, tf.maximum(temperature, 1e-4), 0.0),
+            temperature=tf.where(temperature > 0, temperature, 0.0),
             top_k=tf.maximum(settings["top_k"], 0),
             top_p=tf.where(top_p < 1, tf.maximum(top_p, 1e-6), 1.0),
             repetition_penalty=tf.fill(tf.shape(temperature), self.repetition_penalty),
