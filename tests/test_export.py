@@ -15,8 +15,8 @@ from kerasformer.errors import InputError
 from kerasformer.serving import warmup
 from kerasformer.serving.check import inspect
 from kerasformer.serving.classifier import ServedClassifier
-from kerasformer.serving.export import next_version
 from kerasformer.serving.ops import SERVERS, TEXT_OPS
+from kerasformer.serving.versions import newest, versions
 
 LABELS = ["cat, or kitten", "Hündin", "犬 or other"]
 LONG = "the cats ran on a mat . " * 20  # far more than the model's 24 positions
@@ -180,13 +180,20 @@ def test_the_second_export_is_version_2_and_computes_in_float32(bert_tiny, versi
 
 @pytest.mark.parametrize(
     ("names", "expected"),
-    [([], 1), (["1"], 2), (["2", "10", "9"], 11), (["007"], 8), ([".3-tmp", "draft", "-4", "5.5", "README.md"], 1)],
+    [
+        ([], {}),
+        (["2", "10", "9"], {2: "2", 10: "10", 9: "9"}),
+        (["007"], {7: "007"}),
+        ([".3-tmp", "draft", "-4", "5.5", "\u0661"], {}),
+    ],
 )
-def test_the_next_version(tmp_path, names, expected):
+def test_versions_are_folders_that_numbers_name(tmp_path, names, expected):
+    (tmp_path / "99").write_text("a file")
     for name in names:
         (tmp_path / name).mkdir()
-    assert next_version(tmp_path) == expected
-    assert next_version(tmp_path / "missing") == 1
+    assert versions(tmp_path) == {number: tmp_path / name for number, name in expected.items()}
+    assert newest(tmp_path) == versions(tmp_path).get(max(expected, default=0))
+    assert versions(tmp_path / "missing") == {}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

@@ -55,18 +55,16 @@ class Generating:
             top_p: draw among the best tokens that have this probability together.
             repetition_penalty: above 1, tokens that prompt and continuation hold become less likely.
             num_beams: search the likeliest text with this many beams, instead of token by token.
-            length_penalty: of beams: above 0 longer texts are favoured, below 0 shorter ones.
+            length_penalty: of beams: above 0 it favours longer texts, below 0 shorter ones.
             stop: a text ends before the first of these strings. Beams are cut when the search is over.
             seed: of the draws: the same one gives the same text. One for all rows or one for each; by default each
                 row has its own, of NumPy's global generator.
-            precision: of the weights: float32, bfloat16, int8, or auto, the float format that this machine computes
-                fast. For several prompts or beams each function that is compiled for a CPU holds one more copy of
-                float weights, in the layout of its kernels, until weights change.
+            precision: of the weights: float32, bfloat16, int8, or auto, the float that this machine computes fast. For
+                several prompts or beams a CPU's kernels keep float weights once more, in their own layout.
             truncate_prompt: of a prompt that is too long, read the last tokens that leave room, instead of refusing it.
-            slide: when a text fills the model's positions, go on from the last half of its tokens; of a prompt that
-                does, and of what the penalty is for, that half is read too. Not for beams.
-            xla: compile a step with XLA, on TensorFlow; by default where that is faster once it is compiled. Beams
-                are not.
+            slide: when a text fills the model's positions, go on from the last half of its tokens, all that the
+                penalty is then for; a prompt that long is cut alike. Not for beams.
+            xla: compile a step with XLA, on TensorFlow, but for beams; by default where that is faster in the end.
 
         Raises:
             InputError: a value out of its range, ids out of the vocabulary, values that contradict each other, or a
@@ -74,8 +72,8 @@ class Generating:
         """
         rows, is_one, is_text = prompt_rows(prompts)
         stop = stop_strings(stop, is_text)
-        check_precision(precision)
         rules = rules_of(len(rows), max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
+        check_precision(precision)
         check_beams(num_beams, length_penalty, rules, self.backbone.config.vocab_size, slide)
         rows = self._ids(rows, is_text, max_new_tokens, truncate_prompt, slide)
         if num_beams > 1:

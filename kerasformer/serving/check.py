@@ -24,6 +24,7 @@ from kerasformer.serving import session_loader, warmup
 from kerasformer.serving.ops import SERVERS, TEXT_OPS, Refusal, must_compile, refusal
 from kerasformer.serving.report import Finding, Report, Signature, Tensor
 from kerasformer.serving.session_loader import Replay, Session
+from kerasformer.serving.versions import is_version, newest
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -37,7 +38,7 @@ def check(version_dir: Path, timeout: float = 120.0) -> Report:
     """Inspects a SavedModel, then loads it and replays its warm-up requests in a fresh process, on the CPU.
 
     Args:
-        version_dir: a version's folder; of a folder of versions the newest is taken, as the server does.
+        version_dir: a version's folder; of a folder of versions the newest is taken, as a server does.
         timeout: seconds that the fresh process may take.
 
     Raises:
@@ -84,12 +85,17 @@ def _newest_version(path: Path) -> Path:
         raise InputError(f"expected the folder of a SavedModel, got {path}, which is none: export the model first")
     if (path / "saved_model.pb").is_file():
         return path
-    versions = [child for child in path.iterdir() if child.name.isdecimal() and (child / "saved_model.pb").is_file()]
-    if not versions:
+    version = newest(path)
+    if version is None:
         raise InputError(
             f"expected {path / 'saved_model.pb'} or {path / '1' / 'saved_model.pb'}, got neither; export a model there"
         )
-    return max(versions, key=lambda child: int(child.name))
+    if not (version / "saved_model.pb").is_file():
+        raise InputError(
+            f"expected {version / 'saved_model.pb'}, as a server loads the newest version, got none; remove the folder "
+            "or export anew"
+        )
+    return version
 
 
 def _serving_graph(version_dir: Path) -> MetaGraphDef:
@@ -107,7 +113,7 @@ def _serving_graph(version_dir: Path) -> MetaGraphDef:
 
 
 def _name_findings(version_dir: Path, graph: MetaGraphDef, signatures: Mapping[str, Signature]) -> Iterator[Finding]:
-    if not version_dir.resolve().name.isdecimal():
+    if not is_version(version_dir.resolve().name):
         what = "the folder's name is no version number: servers pass it over"
         yield Finding(what, (version_dir.name,), "name it NAME/1, then NAME/2 and so on")
     if not graph.meta_info_def.tags:

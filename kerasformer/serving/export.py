@@ -14,6 +14,7 @@ from kerasformer.serving import warmup
 from kerasformer.serving.classifier import ServedClassifier
 from kerasformer.serving.generator import ServedGenerator
 from kerasformer.serving.served import Served
+from kerasformer.serving.versions import versions
 
 MANIFEST_FILE = "kerasformer.json"
 # What TensorFlow makes of a full disk, of a limit on the size of files, and of rights.
@@ -24,14 +25,15 @@ SERVED: dict[type[Head], type[Served]] = {Classifier: ServedClassifier, CausalLM
 def export(model: Head, folder: str | os.PathLike, **options) -> Path:
     """Writes the next version of a model for TF Serving and returns its folder, `<folder>/<version>`.
 
-    Its signatures are those of the task: see ServedClassifier and ServedGenerator. All compute in float32. The
+    The model's signatures are those of its task: see ServedClassifier and ServedGenerator. All compute in float32. The
     version appears whole or not at all, so a server may watch the folder.
 
     Args:
         options: of the task; a classifier has none.
 
     Raises:
-        InputError: the model has no tokenizer, or the folder cannot be one of versions.
+        InputError: the task cannot be exported, has no such options or not of such values, the model has no tokenizer,
+            or the folder cannot be one of versions.
         OSError: the version cannot be written.
     """
     folder = Path(folder).absolute()
@@ -49,26 +51,21 @@ def export(model: Head, folder: str | os.PathLike, **options) -> Path:
             f"got {', '.join(foreign)}; leave {'it' if len(foreign) == 1 else 'them'} out"
         )
     served = kind(model, **options)
-    version = folder / str(next_version(folder))
+    version = folder / str(max(versions(folder), default=0) + 1)
     try:
         with new_folder(version) as temporary:
             served.save(temporary)
             warmup.write(temporary, served.warmup_requests(), model_name=folder.name)
             write_json(temporary / MANIFEST_FILE, manifest(served))
     except UNWRITTEN as error:
+        # Such as: /models/1/variables/…; No space left on device [Op:SaveV2]
         reason = error.message.splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
         raise OSError(f"{version}: {reason}") from error
     return version
 
 
-def next_version(folder: Path) -> int:
-    """One more than the highest version in a folder of versions; 1 in an empty or missing one."""
-    versions = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
-    return max(versions, default=0) + 1
-
-
 def manifest(served: Served) -> dict:
-    """What a reader of the folder wants to know of it."""
+    """The content of MANIFEST_FILE: task, signatures, the model's config, versions of libraries."""
     return {
         "task": served.task,
         **served.description(),

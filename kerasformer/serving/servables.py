@@ -16,6 +16,7 @@ from kerasformer.errors import InputError
 from kerasformer.serving import warmup
 from kerasformer.serving.session import disable_xla, load
 from kerasformer.serving.status import ServingError, invalid
+from kerasformer.serving.versions import newest
 
 DEFAULT_SIGNATURE = "serving_default"
 RUN_TIMEOUT_MS = 30_000  # TF Serving's --rest_api_timeout_in_ms
@@ -37,21 +38,13 @@ def find_models(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise InputError(f"expected a folder of models, found none at {folder}: export a model there first")
-    models = {
-        model.name: max(versions, key=lambda version: int(version.name))
-        for model in sorted(folder.iterdir())
-        if model.is_dir() and (versions := [child for child in model.iterdir() if _is_version(child)])
-    }
+    models = {model.name: version for model in sorted(folder.iterdir()) if (version := newest(model))}
     if not models:
         raise InputError(
             f"expected {folder}/<model>/<integer version>/saved_model.pb, found no such model: export one there, "
             "or name the folder above it"
         )
     return models
-
-
-def _is_version(path: Path) -> bool:
-    return path.name.isascii() and path.name.isdigit() and path.is_dir()
 
 
 class Servable:
