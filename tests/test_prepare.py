@@ -96,7 +96,7 @@ def test_the_stream_is_each_document_and_an_end_of_text(documents, shard_tokens,
 @example("a" * 50, 4)
 def test_pieces_have_the_tokens_of_the_whole(text, size):
     chunks = [text[start : start + size] for start in range(0, len(text), size)]
-    pieces = list(documents._cut(chunks))
+    pieces = list(documents._at_white_space(chunks))
     assert "".join(pieces) == text
     assert ids_of(*pieces, ends=False) == ids_of(text, ends=False)
 
@@ -262,6 +262,12 @@ def test_a_text_can_spell_the_end_of_text():
         ("a/notes.md", "text", {}, "a: expected text files in this folder, found none; add .txt"),
         ("a.txt", "text", {"validation": 1}, "expected a share of at least 0 and below 1 for validation, got 1"),
         ("a.txt", "text", {"validation": float("nan")}, "and below 1 for validation, got nan"),
+        (
+            "a.txt",
+            "text",
+            {"validation_files": "b.txt"},
+            "expected validation_files as a sequence of paths, got 'b.txt'",
+        ),
         ("a.txt", "text", {"documents": "words"}, "expected documents as files or lines, got 'words'"),
         ("a.txt", "text", {"seed": -1}, "expected a seed of 0 or more, got -1"),
         ("a.txt", "text", {"validation_files": ["a.txt"]}, "expected text files to train on, got none; name some"),

@@ -42,7 +42,13 @@ Documents = Literal["files", "lines"]
 
 
 class Piece(NamedTuple):
-    """Part of a document: whether it is the first of its split, and whether an end-of-text follows."""
+    """Part of a document.
+
+    Args:
+        split: TRAIN or VALIDATION.
+        begins: it is the first part of the document in its split.
+        ends: an end-of-text token follows.
+    """
 
     split: str
     text: str
@@ -59,7 +65,8 @@ class Texts:
     by the seed; of fewer than that none can be, unless by its name.
 
     Args:
-        files: .txt, .jsonl (each also as .gz) or .parquet; all such files of a folder and of those in it.
+        files: .txt, .jsonl (each also as .gz) or .parquet; all such files of a folder and of those in it, but for
+            hidden ones.
         validation: share to hold out; 0 for none.
         validation_files: held out in place of a share of the others. A file named in both is held out.
         documents: whether a .txt file is one document or each of its lines is. Blank lines are left out.
@@ -79,6 +86,9 @@ class Texts:
     seed: int = 0
 
     def __post_init__(self):
+        for name in ("files", "validation_files"):
+            if isinstance(given := getattr(self, name), str | os.PathLike):
+                raise InputError(f"expected {name} as a sequence of paths, got {str(given)!r} alone; pass [path]")
         if not 0 <= self.validation < 1:
             raise InputError(f"expected a share of at least 0 and below 1 for validation, got {self.validation}")
         if self.seed < 0:
@@ -99,24 +109,24 @@ class Texts:
         if not files:
             raise InputError("expected text files to train on, got none; name some")
         if held_out:
-            yield from self._drawn(files, repeat(False))
-            yield from self._drawn(held_out, repeat(True))
+            yield from self._divided_by_draw(files, repeat(False))
+            yield from self._divided_by_draw(held_out, repeat(True))
         elif share and len(files) == 1 and kind_of(files[0]) == ".txt" and self.documents == "files":
-            yield from self._of_one(files[0])
+            yield from self._cut_in_two(files[0])
         elif share:
             if self.documents == "files" and all(kind_of(path) == ".txt" for path in files):
                 self._check_number(len(files))
-            number = yield from self._drawn(files, _draws(share, self.seed))
+            number = yield from self._divided_by_draw(files, _draws(share, self.seed))
             self._check_number(number)
         else:
-            yield from self._drawn(files, repeat(False))
+            yield from self._divided_by_draw(files, repeat(False))
 
-    def _drawn(self, files: Sequence[Path], held_out: Iterator[bool]) -> Generator[Piece, None, int]:
-        """Reads all documents, and returns how many there were."""
+    def _divided_by_draw(self, files: Sequence[Path], held_out: Iterator[bool]) -> Generator[Piece, None, int]:
+        """Yields the pieces of all documents, each in the split that `held_out` says; returns how many there were."""
         number = 0
         for path in files:
             for document in self._documents(path):
-                yield from _whole(VALIDATION if next(held_out) else TRAIN, document)
+                yield from _pieces(VALIDATION if next(held_out) else TRAIN, document)
                 number += 1
         return number
 
@@ -128,28 +138,26 @@ class Texts:
                 "hold out a larger share (--validation of prepare, --data.split of train), none, or files by name"
             )
 
-    def _of_one(self, path: Path) -> Iterator[Piece]:
-        characters = sum(map(len, self._text(path)))
+    def _cut_in_two(self, path: Path) -> Iterator[Piece]:
+        """The pieces of a single document, whose last characters are held out."""
+        characters = sum(map(len, read_text(path, self.encoding)))
         kept = int(characters * (1 - _exactly(self.validation)))
-        for split, parts in groupby(_divided(self._text(path), kept), itemgetter(0)):
-            for number, text in enumerate(_cut(part for _, part in parts)):
+        for split, parts in groupby(_divided_at(read_text(path, self.encoding), kept), itemgetter(0)):
+            for number, text in enumerate(_at_white_space(part for _, part in parts)):
                 yield Piece(split, text, begins=number == 0, ends=False)
-
-    def _text(self, path: Path) -> Iterator[str]:
-        return read_text(path, self.encoding)
 
     def _documents(self, path: Path) -> Iterator[Iterable[str]]:
         """The documents of a file, each in chunks that are to be read before the next."""
         if kind_of(path) == ".txt" and self.documents == "files":
-            yield self._text(path)
+            yield read_text(path, self.encoding)
             return
-        for origin, text in self._texts(path):
+        for origin, text in self._records(path):
             if fault := fault_of(text):
                 raise InputError(f"{origin}: the text {fault}; mend or remove it")
             if text and not text.isspace():
                 yield (text[start : start + CHUNK_BYTES] for start in range(0, len(text), CHUNK_BYTES))
 
-    def _texts(self, path: Path) -> Iterator[tuple[str, Any]]:
+    def _records(self, path: Path) -> Iterator[tuple[str, Any]]:
         """Where each document stands, and its text."""
         match kind_of(path):
             case ".txt":
@@ -218,7 +226,7 @@ def _draws(share: Fraction, seed: int) -> Iterator[bool]:
         yield from (number == chosen for number in range(start, stop))
 
 
-def _divided(chunks: Iterable[str], kept: int) -> Iterator[tuple[str, str]]:
+def _divided_at(chunks: Iterable[str], kept: int) -> Iterator[tuple[str, str]]:
     """The first `kept` characters to train on, and the others to validate on."""
     for chunk in chunks:
         if kept > 0:
@@ -228,7 +236,7 @@ def _divided(chunks: Iterable[str], kept: int) -> Iterator[tuple[str, str]]:
         kept -= len(chunk)
 
 
-def _cut(chunks: Iterable[str]) -> Iterator[str]:
+def _at_white_space(chunks: Iterable[str]) -> Iterator[str]:
     """Puts the chunks of a text together anew, so that each can be tokenized by itself."""
     held: list[str] = []
     for chunk in chunks:
@@ -240,10 +248,10 @@ def _cut(chunks: Iterable[str]) -> Iterator[str]:
         yield text
 
 
-def _whole(split: str, document: Iterable[str]) -> Iterator[Piece]:
+def _pieces(split: str, document: Iterable[str]) -> Iterator[Piece]:
     """The pieces of a document, the last of which ends it."""
     text, begins = None, True
-    for following in _cut(document):
+    for following in _at_white_space(document):
         if text is not None:
             yield Piece(split, text, begins, ends=False)
             begins = False

@@ -9,8 +9,9 @@ Shapes: n rows, T length, B batch, V vocabulary.
 import numpy as np
 import tensorflow as tf
 
+from kerasformer.data.hashing import splitmix64
 from kerasformer.data.language import File, language_modelling
-from kerasformer.data.windows import Windows, mix
+from kerasformer.data.windows import Windows
 from kerasformer.errors import InputError
 from kerasformer.text.tokenizer import Tokenizer
 from kerasformer.text.wordpiece import WordPiece
@@ -180,6 +181,6 @@ def masked_language_modelling(
 
 def _draws(key: int, numbers: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
     """Random bits for each place of the rows of these numbers [n], uint64 [3, n, T]: a splitmix64 for each number."""
-    starts = mix(tf.cast(numbers, tf.uint64) * GOLDEN + np.uint64(key), tf.bitwise)  # [n]
+    starts = splitmix64(tf.cast(numbers, tf.uint64) * GOLDEN + np.uint64(key), tf.bitwise)  # [n]
     steps = tf.reshape(tf.range(1, tf.cast(3 * length, tf.int64) + 1), [3, 1, length])
-    return mix(starts[:, None] + tf.cast(steps, tf.uint64) * GOLDEN, tf.bitwise)
+    return splitmix64(starts[:, None] + tf.cast(steps, tf.uint64) * GOLDEN, tf.bitwise)

@@ -14,8 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +22,7 @@ import tensorflow as tf
 from kerasformer.config.ramp import Ramp, check_ramp
 from kerasformer.data.computed import computed, handed_out
 from kerasformer.data.corpus import Corpus, Split, read_corpus
+from kerasformer.data.hashing import splitmix64
 from kerasformer.errors import InputError
 from kerasformer.text.tokenizer import Tokenizer
 
@@ -284,19 +284,7 @@ def _permute(places: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
     while len(outside):
         left, right = found[outside] >> half, found[outside] & mask
         for i in range(_ROUNDS):
-            left, right = right, left ^ (mix(right ^ keys[i : i + 1]) & mask)
+            left, right = right, left ^ (splitmix64(right ^ keys[i : i + 1]) & mask)
         found[outside] = left << half | right
         outside = outside[found[outside] >= size]
     return found.astype(np.int64)
-
-
-def mix(values: Any, bits: ModuleType = np) -> Any:
-    """Scatters 64-bit numbers: the finaliser of splitmix64, https://doi.org/10.1145/2660193.2660195.
-
-    Args:
-        values: uint64, of NumPy or of TensorFlow.
-        bits: where their operations are: `np` or `tf.bitwise`.
-    """
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        values = bits.bitwise_xor(values, bits.right_shift(values, np.uint64(shift))) * np.uint64(factor)
-    return bits.bitwise_xor(values, bits.right_shift(values, np.uint64(31)))

@@ -114,13 +114,6 @@ def fitted(row: list[int], max_new_tokens: int, positions: int, truncate: bool) 
     return row
 
 
-def check_ids(rows: Sequence[Sequence[int]], vocab_size: int) -> None:
-    """Raises InputError for an id that the model has no embedding for."""
-    for row in rows:
-        if odd := [i for i in row if not 0 <= i < vocab_size]:
-            raise InputError(f"expected token ids from 0 to {vocab_size - 1}, got {odd[0]}; use the model's tokenizer")
-
-
 def _are_ids(row: Sequence) -> bool:
     return all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in row)
 

@@ -13,11 +13,11 @@ from kerasformer.generation.precision import Copies, is_in_precision, native
 from kerasformer.generation.sampling import Rules
 from kerasformer.models.base import Model
 
-# Columns are added up to a power of two, so that calls of like lengths share what is compiled.
+# Lengths are rounded up to a power of two, so that calls of like lengths share what is compiled.
 LEAST_COLUMNS = 16
-# On a CPU, XLA is the faster one for a single row of weights that are not float32, and several times slower elsewhere.
+# On a CPU, XLA is faster for one row, unless weights are float32; for several it is many times slower.
 MOST_XLA_ROWS = 1
-SEED_STEP = np.int64(0x9E3779B1)
+SEED_STEP = np.int64(0x9E3779B1)  # between the seeds of the parts of a text that slides
 
 # The new ids of each row, and whether it is done, bool [B].
 Chunk = tuple[list[list[int]], np.ndarray]
@@ -46,7 +46,7 @@ class Decoder:
     ) -> Iterator[Chunk]:
         """Yields the new ids of the rows and whether they are done, after every `chunk` tokens and at the end.
 
-        Who marks more rows as done ends them. Without a `chunk` there is one yield alone.
+        The caller may mark more rows as done, which ends them. Without a `chunk` there is one yield alone.
         """
         room = rounded(int(max(rules.max_new_tokens)))
         model, precision = self._model(precision, len(prompts))

@@ -67,7 +67,7 @@ def prefill(
 ) -> State:
     """Reads the prompts and takes the first new token of each row; the arguments are those of `decode`."""
     state, logits = prompt_state(model, token_ids, padding_mask, rules, room=room, end_id=end_id)
-    return _take(model, state, logits, rules, end_id)
+    return _append(model, state, logits, rules, end_id)
 
 
 def prompt_state(
@@ -107,7 +107,7 @@ def advance(
     """Takes up to `steps` more tokens of each row, and stops when all rows are done.
 
     Args:
-        compiled: makes another function of that of one step.
+        compiled: wraps the function of one step, such as `backend.fused`; it is compiled with the loop by default.
     """
     last = ops.minimum(state.step + steps, ops.shape(state.token_ids)[1])
 
@@ -122,7 +122,7 @@ def advance(
         logits, caches = read_latest(
             model, latest, state.caches, columns, state.step, state.prompt_lengths, limits, state.visible
         )
-        return _take(model, state._replace(caches=caches), logits, rules, end_id)
+        return _append(model, state._replace(caches=caches), logits, rules, end_id)
 
     step = compiled(step)
     [state] = ops.while_loop(is_open, lambda state: (step(state, rules),), (state,))
@@ -151,8 +151,8 @@ def read_latest(
     return model.logits(hidden_states[:, -1]), caches
 
 
-def _take(model: Model, state: State, logits: KerasTensor, rules: Rules, end_id: int) -> State:
-    """The state with one more token in each row that is not done, by the scores [B, V] of the next one."""
+def _append(model: Model, state: State, logits: KerasTensor, rules: Rules, end_id: int) -> State:
+    """Appends the next token, by its scores [B, V], to each row that is not done."""
     room = ops.shape(state.token_ids)[1]
     token = next_tokens(logits, state.seen, rules, state.step)
     ends = ops.logical_or(state.is_done, token == end_id)

@@ -8,7 +8,6 @@ from kerasformer.errors import InputError
 from kerasformer.generation.arguments import (
     Prompt,
     check_beams,
-    check_ids,
     fitted,
     prompt_rows,
     rules_of,
@@ -17,6 +16,7 @@ from kerasformer.generation.arguments import (
 from kerasformer.generation.decoder import Chunk, Decoder
 from kerasformer.generation.precision import check_precision
 from kerasformer.generation.text import GrowingText
+from kerasformer.text.tokenizer import check_ids
 
 # How many tokens are made between looks at whether a stop string has come.
 STOP_CHUNK = 8
@@ -153,7 +153,8 @@ class Generating:
         if self.tokenizer is None and not all(map(len, rows)):
             raise InputError("expected ids in each prompt, as the model has no tokenizer, got none; pass one or more")
         config = self.backbone.config
-        check_ids(rows, config.vocab_size)
+        for row in rows:
+            check_ids(row, config.vocab_size)
         rows = [list(row) or [self.tokenizer.eot_id] for row in rows]
         if not slide or config.max_length < 2:
             rows = [fitted(row, max_new_tokens, config.max_length, truncate) for row in rows]

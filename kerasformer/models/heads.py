@@ -32,7 +32,7 @@ class Head(keras.Model):
     """
 
     task: ClassVar[str]  # names the head in the families' tables
-    scored_share: ClassVar[float] = 0.0  # of the positions, by products with the backbone's `output_table`
+    scored_share: ClassVar[float] = 0.0  # of positions whose logits are computed in training
 
     def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
         super().__init__(dtype=backbone.dtype_policy, **kwargs)

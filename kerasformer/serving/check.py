@@ -23,10 +23,9 @@ from kerasformer.errors import InputError
 from kerasformer.serving import session_loader, warmup
 from kerasformer.serving.ops import SERVERS, TEXT_OPS, Refusal, must_compile, refusal
 from kerasformer.serving.report import Finding, Report, Signature, Tensor
+from kerasformer.serving.session import DEFAULT_SIGNATURE
 from kerasformer.serving.session_loader import Replay, Session
 from kerasformer.serving.versions import is_version, newest
-
-DEFAULT_SIGNATURE = "serving_default"
 
 _COMPOSITE = "composite"
 _REST_DTYPES = ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "bool", "string"]

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerasformer.models.heads import Classifier
 from kerasformer.serving.served import Requests, Served, backbone_in_float32
+from kerasformer.serving.session import DEFAULT_SIGNATURE
 
 LABELS_FILE = "labels.txt"
 # What the warm-up sends: one short text, and a batch of longer ones.
@@ -44,7 +45,7 @@ class ServedClassifier(Served):
         strings = [tf.TensorSpec([None], tf.string, name=name) for name in self.text_names]
         ids = {n: tf.TensorSpec([None, None], tf.int32, name=n) for n in self.model.input_names}
         return {
-            "serving_default": tf.function(text).get_concrete_function(*strings),
+            DEFAULT_SIGNATURE: tf.function(text).get_concrete_function(*strings),
             "token_ids": tf.function(token_ids).get_concrete_function(**ids),
         }
 
@@ -61,7 +62,7 @@ class ServedClassifier(Served):
         for texts in WARMUP_TEXTS:
             strings = dict.fromkeys(self.text_names, np.array(texts, object))
             ids = self.tokenizer(*(tf.constant(texts) for _ in strings), max_length=self.max_length)
-            requests.append(("serving_default", strings))
+            requests.append((DEFAULT_SIGNATURE, strings))
             requests.append(("token_ids", {name: value.numpy() for name, value in ids.items()}))
         return requests
 
@@ -72,7 +73,7 @@ class ServedClassifier(Served):
             "labels": self.label_names,
             "max_length": self.max_length,
             "signatures": {
-                "serving_default": {"inputs": dict.fromkeys(self.text_names, "string [B], UTF-8"), "outputs": outputs},
+                DEFAULT_SIGNATURE: {"inputs": dict.fromkeys(self.text_names, "string [B], UTF-8"), "outputs": outputs},
                 "token_ids": {"inputs": dict.fromkeys(self.model.input_names, "int32 [B, T]"), "outputs": outputs},
             },
         }

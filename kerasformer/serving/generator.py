@@ -12,6 +12,7 @@ from kerasformer.generation.decoding import decode
 from kerasformer.generation.sampling import Rules
 from kerasformer.models.heads import CausalLM
 from kerasformer.serving.served import Requests, Served, backbone_in_float32
+from kerasformer.serving.session import DEFAULT_SIGNATURE
 
 WARMUP_PROMPTS = (["Once"], ["A longer prompt, of which there are several in a batch, "] * 4)
 # What a request may set, each [B], after `prompt`.
@@ -119,7 +120,7 @@ class ServedGenerator(Served):
         prompt = tf.TensorSpec([None], tf.string, name="prompt")
         settings = {name: tf.TensorSpec([None], dtype, name=name) for name, dtype in SETTINGS.items()}
         return {
-            "serving_default": tf.function(by_default).get_concrete_function(prompt),
+            DEFAULT_SIGNATURE: tf.function(by_default).get_concrete_function(prompt),
             "generate": tf.function(self.generate).get_concrete_function(prompt, **settings),
             "score": tf.function(self.score).get_concrete_function(tf.TensorSpec([None], tf.string, name="text")),
         }
@@ -129,7 +130,7 @@ class ServedGenerator(Served):
         for texts in WARMUP_PROMPTS:
             prompts = np.array(texts, object)
             settings = {n: np.full(len(texts), self.defaults[n], d.as_numpy_dtype) for n, d in SETTINGS.items()}
-            requests.append(("serving_default", {"prompt": prompts}))
+            requests.append((DEFAULT_SIGNATURE, {"prompt": prompts}))
             requests.append(("generate", {"prompt": prompts, **settings, "temperature": np.ones(len(texts), "f4")}))
             requests.append(("score", {"text": prompts}))
         return requests
@@ -156,7 +157,7 @@ class ServedGenerator(Served):
             "context": self.context,
             "defaults": self.defaults | {"repetition_penalty": self.repetition_penalty},
             "signatures": {
-                "serving_default": {"inputs": {"prompt": prompt}, "outputs": text},
+                DEFAULT_SIGNATURE: {"inputs": {"prompt": prompt}, "outputs": text},
                 "generate": {"inputs": {"prompt": prompt, **settings}, "outputs": text},
                 "score": {"inputs": {"text": "string [B], UTF-8"}, "outputs": score},
             },

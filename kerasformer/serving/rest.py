@@ -17,7 +17,8 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 
 from kerasformer.serving import examples, json_tensor
-from kerasformer.serving.servables import DEFAULT_SIGNATURE, ModelSpec, Servables, Version
+from kerasformer.serving.servables import ModelSpec, Servables, Version
+from kerasformer.serving.session import DEFAULT_SIGNATURE
 from kerasformer.serving.status import HTTP_STATUS, ServingError, invalid
 
 _FLAGS = re.ASCII | re.IGNORECASE

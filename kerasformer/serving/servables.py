@@ -14,11 +14,10 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from kerasformer.errors import InputError
 from kerasformer.serving import warmup
-from kerasformer.serving.session import disable_xla, load
+from kerasformer.serving.session import disable_xla, load, with_defaults
 from kerasformer.serving.status import ServingError, invalid
 from kerasformer.serving.versions import newest
 
-DEFAULT_SIGNATURE = "serving_default"
 RUN_TIMEOUT_MS = 30_000  # TF Serving's --rest_api_timeout_in_ms
 
 _log = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ class Servable:
         if signature_name not in self.signatures:
             raise ServingError("FAILED_PRECONDITION", f'Serving signature key "{signature_name}" not found.')
         signature = self.signatures[signature_name]
-        inputs = {name: tf.make_ndarray(value) for name, value in signature.defaults.items()} | dict(inputs)
+        inputs = with_defaults(signature, inputs)
         if inputs.keys() != signature.inputs.keys():
             raise invalid(_size_mismatch(inputs.keys(), signature.inputs.keys()))
         names = sorted(signature.outputs)

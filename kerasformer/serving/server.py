@@ -24,7 +24,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
 from kerasformer.errors import InputError
 from kerasformer.serving.rest import RestApi, error_body
-from kerasformer.serving.servables import DEFAULT_SIGNATURE, Servable, Servables, find_models
+from kerasformer.serving.servables import Servable, Servables, find_models
+from kerasformer.serving.session import DEFAULT_SIGNATURE
 
 BODY_LIMIT = 32 * 2**20  # bytes, once decompressed
 GRACE_SECONDS = 40  # for the requests under way at a stop; a run times out before

@@ -3,10 +3,14 @@
 import contextlib
 import ctypes
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
+
+DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 
 
 def disable_xla() -> bool:
@@ -21,6 +25,11 @@ def disable_xla() -> bool:
     except (OSError, AttributeError):
         return False
     return True
+
+
+def with_defaults(signature: SignatureDef, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inputs of a signature, those that are not given by their defaults."""
+    return {name: tf.make_ndarray(value) for name, value in signature.defaults.items()} | dict(inputs)
 
 
 def load(version_dir: Path) -> tuple[tf.compat.v1.Session, MetaGraphDef]:

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from kerasformer.serving import warmup
-from kerasformer.serving.session import disable_xla, load
+from kerasformer.serving.session import disable_xla, load, with_defaults
 
 _PREAMBLE = ("Graph execution error", "Detected at node", "Node:")
 
@@ -73,8 +73,7 @@ def _replay(
     session: tf.compat.v1.Session, graph: MetaGraphDef, signature: str, inputs: Mapping[str, np.ndarray]
 ) -> Replay:
     tensors = graph.signature_def[signature]
-    defaults = {name: tf.make_ndarray(value) for name, value in tensors.defaults.items()}
-    feeds = {tensors.inputs[name].name: value for name, value in {**defaults, **inputs}.items()}
+    feeds = {tensors.inputs[name].name: value for name, value in with_defaults(tensors, inputs).items()}
     fetches = {name: info.name for name, info in tensors.outputs.items()}
     marks = [perf_counter()]
     for _ in range(2):

@@ -15,6 +15,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from kerasformer.errors import InputError
 from kerasformer.files import whole_file
+from kerasformer.serving.session import DEFAULT_SIGNATURE
 
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000  # with one more, the server fails the load
@@ -85,4 +86,4 @@ def _record(signature: str, inputs: Mapping[str, np.ndarray], model_name: str) -
 
 def _request(request: PredictRequest) -> tuple[str, dict[str, np.ndarray]]:
     inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
-    return request.model_spec.signature_name or "serving_default", inputs
+    return request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs

@@ -12,7 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from kerasformer.errors import InputError
 from kerasformer.text import bpe_files
-from kerasformer.text.tokenizer import Frame, Tokenizer, numbered
+from kerasformer.text.tokenizer import Frame, Tokenizer, check_ids, numbered
 
 if TYPE_CHECKING:
     from kerasformer.text.bpe_graph import BPEGraph
@@ -86,8 +86,7 @@ class BPE(Tokenizer):
             InputError: an id is outside the vocabulary.
         """
         ids = [int(i) for i in ids]
-        if odd := [i for i in ids if not 0 <= i < self.vocab_size]:
-            raise InputError(f"ids: expected token ids from 0 to {self.vocab_size - 1}, got {odd[0]}")
+        check_ids(ids, self.vocab_size)
         return b"".join(self.token_bytes[i] for i in ids)
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -7,7 +7,7 @@ from kerasformer.text.bpe_merges import Merges
 from kerasformer.text.bpe_words import Words
 from kerasformer.text.rows_graph import frame_rows
 
-_NONE = -1  # in place of a token: merges do not make one of this word
+_NONE = -1  # the word is not a single token
 
 
 class BPEGraph(tf.Module):
@@ -30,7 +30,7 @@ class BPEGraph(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Returns the int32 token ids [B, None] of strings [B], without special tokens."""
-        with tf.device("CPU"):  # strings live there; the integers between them had better stay
+        with tf.device("CPU"):  # strings live there; to copy the integers between them would take longer
             words = self._words(text)
             distinct, which = tf.unique(words.values, tf.int64)  # [U], [W]
             whole = self._whole.lookup(distinct)
@@ -75,7 +75,7 @@ class BPEGraph(tf.Module):
 
 
 def _spelled(token: str) -> str:
-    """A token as the words are written that it may be: a code point for each byte."""
+    """The token as `Words` gives words: one character for each byte, of the code point 0 to 255."""
     return bytes_of(token).decode("latin-1")
 
 

@@ -17,8 +17,8 @@ class Merges(tf.Module):
     """Joins the bytes of words as BPE does: always the pair of lowest rank, the leftmost of several.
 
     Joining one pair at a time would take as many steps as a word has bytes, so as much as possible is joined in a step.
-    First, words are cut into chunks where a byte follows another that it follows in no token: nothing is joined
-    there. Then, a pair can only lose one of its tokens to another pair of lower rank, and no token is longer than the
+    First, words are cut into chunks between two bytes that stand side by side in no token: nothing is joined there.
+    Then, a pair can only lose one of its tokens to another pair of lower rank, and no token is longer than the
     longest with such bytes. So chunks are cut into blocks of twice that, and a pair is safe to be joined when none in
     its block or the two beside it has a lower rank.
     """
@@ -106,7 +106,9 @@ class Merges(tf.Module):
 
 
 def _alone(merges: np.ndarray) -> np.ndarray:
-    """Which merges make a token that one of lower rank takes on, so that it comes before the next of the same rank.
+    """Which merges make a token that a merge of lower rank takes: bool [merges].
+
+    Such pairs are joined one at a time, the leftmost first, as that other merge comes before the next of this rank.
 
     Args:
         merges: [merges, 3], left and right token and what they make.

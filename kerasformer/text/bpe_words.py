@@ -60,7 +60,7 @@ class Words(tf.Module):
         return tf.where(_mark(starts, apostrophe + 1, False))[:, 0]
 
     def _classify(self, data: tf.Tensor, follow: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The class of the character that each byte is of; first and last bytes of white space of more than one.
+        """The class of each byte's character; where white space of several bytes begins, and where it ends.
 
         Args:
             data: [N] int32.
@@ -94,7 +94,7 @@ def _contractions(follow: tf.Tensor, starts: tf.Tensor) -> tuple[tf.Tensor, tf.T
     """Where 's 't 're 've 'm 'll 'd start, of the apostrophes that start a word, and where they end.
 
     Args:
-        follow: as in `Words`. [N + 3]
+        follow: as in `_classify`. [N + 3]
         starts: bool [N]
 
     Returns:

@@ -174,6 +174,12 @@ def numbered(vocab: list[str], required: Iterable[str]) -> dict[str, int]:
     return ids
 
 
+def check_ids(ids: Iterable[int], vocab_size: int) -> None:
+    """Raises InputError for an id outside the vocabulary."""
+    if odd := [i for i in ids if not 0 <= i < vocab_size]:
+        raise InputError(f"expected token ids from 0 to {vocab_size - 1}, got {odd[0]}; use the model's tokenizer")
+
+
 def checked(name: str, texts: Sequence[str]) -> list[str]:
     """The texts as a list. Raises InputError, which calls them `name`, for what is no text."""
     if isinstance(texts, str):
