@@ -76,7 +76,7 @@ def search(
     Args:
         length_penalty: float32 [B]; above 0 longer texts are favoured, below 0 shorter ones.
         num_beams: K.
-        compiled: makes another function of that of one step.
+        compiled: wraps the function of one step, as in `decoding.advance`.
     """
     prompt, logits = prompt_state(model, token_ids, padding_mask, rules, room=room, end_id=end_id)
     columns = ops.shape(token_ids)[1]
