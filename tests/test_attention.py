@@ -126,11 +126,12 @@ def test_one_token_reads_the_cache_as_part_of_a_text_does(known, dtype):
         return compiled(read).get_concrete_function(*specs)(x, held, tf.constant(4))
 
     of_any_length = made((None, None))
-    # Sums of float32 in another order; for a weight of bfloat16 that is rounded to the other side, 2**-8 of about 3.
-    tolerance = 1e-5 if dtype == "float32" else 2e-2
+    # Sums of float32 in another order; in bfloat16, of eight bits, what is between may be rounded to the other side.
+    tolerance = 1e-5 if dtype == "float32" else 2**-6
     for compiled in (tf.function, backend.fused):
         for ours, theirs in zip(made(known, compiled), of_any_length, strict=True):
-            np.testing.assert_allclose(tf.cast(ours, "float32"), tf.cast(theirs, "float32"), atol=tolerance)
+            ours, theirs = (tf.cast(part, "float32").numpy() for part in (ours, theirs))
+            assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
 
 
 @pytest.mark.parametrize("is_causal", [False, True])

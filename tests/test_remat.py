@@ -91,7 +91,7 @@ def loss(trainable, others):
         return (model({"token_ids": ids}, training=True)["hidden_states"] ** 2).sum()
 
 values = [[v.value for v in variables] for variables in (model.trainable_variables, model.non_trainable_variables)]
-plain = jax.grad(loss)(*values)
+plain = jax.jit(jax.grad(loss))(*values)
 model.set_remat(True)
 recomputed = jax.jit(jax.grad(loss))(*values)
 assert "remat" in str(jax.make_jaxpr(jax.grad(loss))(*values))
