@@ -225,6 +225,10 @@ def test_the_newest_of_a_folder_of_versions_is_taken(tmp_path):
     for version in ("9", "10", "draft"):
         export(tmp_path / version, double)
     assert inspect(tmp_path).version_dir == tmp_path / "10"
+    (tmp_path / "12").symlink_to(tmp_path / "draft")
+    assert inspect(tmp_path).version_dir == tmp_path / "12"
+    assert not [finding for finding in inspect(tmp_path).findings if "version number" in finding.what]
+    (tmp_path / "12").unlink()
     (tmp_path / "11").mkdir()
     with pytest.raises(InputError, match="11/saved_model.pb, as a server loads the newest version, got none; remove"):
         inspect(tmp_path)

@@ -16,7 +16,7 @@ from kerasformer.serving import warmup
 from kerasformer.serving.check import inspect
 from kerasformer.serving.classifier import ServedClassifier
 from kerasformer.serving.ops import SERVERS, TEXT_OPS
-from kerasformer.serving.versions import newest, versions
+from kerasformer.serving.versions import newest, next_version
 
 LABELS = ["cat, or kitten", "Hündin", "犬 or other"]
 LONG = "the cats ran on a mat . " * 20  # far more than the model's 24 positions
@@ -181,19 +181,21 @@ def test_the_second_export_is_version_2_and_computes_in_float32(bert_tiny, versi
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        ([], {}),
-        (["2", "10", "9"], {2: "2", 10: "10", 9: "9"}),
-        (["007"], {7: "007"}),
-        ([".3-tmp", "draft", "-4", "5.5", "\u0661"], {}),
+        ([], None),
+        (["2", "10", "9"], "10"),
+        (["007"], "007"),
+        ([".3-tmp", "draft", "-4", "5.5", "\u0661"], None),
     ],
 )
 def test_versions_are_folders_that_numbers_name(tmp_path, names, expected):
-    (tmp_path / "99").write_text("a file")
     for name in names:
         (tmp_path / name).mkdir()
-    assert versions(tmp_path) == {number: tmp_path / name for number, name in expected.items()}
-    assert newest(tmp_path) == versions(tmp_path).get(max(expected, default=0))
-    assert versions(tmp_path / "missing") == {}
+    assert newest(tmp_path) == (expected and tmp_path / expected)
+    assert next_version(tmp_path) == int(expected or 0) + 1
+    (tmp_path / "99").write_text("no version, but its name is taken")
+    assert newest(tmp_path) == (expected and tmp_path / expected)
+    assert next_version(tmp_path) == 100
+    assert newest(tmp_path / "missing") is None and next_version(tmp_path / "missing") == 1
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

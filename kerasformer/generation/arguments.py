@@ -88,7 +88,9 @@ def prompt_rows(prompts: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool,
         return [given], True, False
     rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in given]
     if not rows or not all(isinstance(row, Sequence) and not isinstance(row, str) and _are_ids(row) for row in rows):
-        raise InputError(f"expected texts or lists of token ids as prompts, got {prompts!r:.60}; pass one kind of them")
+        raise InputError(
+            f"expected texts or lists of token ids as prompts, got {(given or prompts)!r:.60}; pass one kind of them"
+        )
     return rows, False, False
 
 
@@ -121,7 +123,8 @@ def _are_ids(row: Sequence) -> bool:
 def _seeds(seed: int | Sequence[int] | None, rows: int) -> np.ndarray:
     if seed is None:
         return np.random.randint(INT32.max, size=rows, dtype=np.int32)
-    seeds = list(seed) if isinstance(seed, Sequence | np.ndarray) else [seed] * rows
+    seed = seed.tolist() if isinstance(seed, np.ndarray) else seed
+    seeds = list(seed) if isinstance(seed, Sequence) else [seed] * rows
     for value in seeds:
         _check("seed", value, int, least=0, most=INT32.max)
     if len(seeds) != rows:
@@ -139,14 +142,13 @@ def _check(
     most: float | None = None,
 ) -> None:
     kinds = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
-    is_number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < math.inf  # and no NaN
     largest = INT32.max if kind is int else LARGEST
-    if most is None and is_number and value > largest:
-        most = largest
+    if is_number and abs(value) > largest:
+        least, most = (-largest if least is None and above is None else least), (largest if most is None else most)
     wanted = ["a whole number" if kind is int else "a number"]
     wanted += [f"of at least {least}"] * (least is not None) + [f"above {above}"] * (above is not None)
     wanted += [f"of at most {most}"] * (most is not None)
-    if not is_number or not (
-        (least is None or value >= least) and (above is None or value > above) and (most is None or value <= most)
-    ):
+    is_within = is_number and (least is None or value >= least) and (most is None or value <= most)
+    if not is_within or not (above is None or np.float32(value) > above):  # as it is held
         raise InputError(f"expected {name} as {' '.join(wanted)}, got {value!r}; change it")

@@ -112,7 +112,7 @@ def _serving_graph(version_dir: Path) -> MetaGraphDef:
 
 
 def _name_findings(version_dir: Path, graph: MetaGraphDef, signatures: Mapping[str, Signature]) -> Iterator[Finding]:
-    if not is_version(version_dir.resolve().name):
+    if not is_version(Path(os.path.abspath(version_dir)).name):  # by the name that a server sees, be it a link
         what = "the folder's name is no version number: servers pass it over"
         yield Finding(what, (version_dir.name,), "name it NAME/1, then NAME/2 and so on")
     if not graph.meta_info_def.tags:

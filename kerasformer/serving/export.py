@@ -14,7 +14,7 @@ from kerasformer.serving import warmup
 from kerasformer.serving.classifier import ServedClassifier
 from kerasformer.serving.generator import ServedGenerator
 from kerasformer.serving.served import Served
-from kerasformer.serving.versions import versions
+from kerasformer.serving.versions import next_version
 
 MANIFEST_FILE = "kerasformer.json"
 # What TensorFlow makes of a full disk, of a limit on the size of files, and of rights.
@@ -51,7 +51,7 @@ def export(model: Head, folder: str | os.PathLike, **options) -> Path:
             f"got {', '.join(foreign)}; leave {'it' if len(foreign) == 1 else 'them'} out"
         )
     served = kind(model, **options)
-    version = folder / str(max(versions(folder), default=0) + 1)
+    version = folder / str(next_version(folder))
     try:
         with new_folder(version) as temporary:
             served.save(temporary)

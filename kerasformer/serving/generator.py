@@ -37,7 +37,7 @@ class ServedGenerator(Served):
         model: a CausalLM with a tokenizer.
         max_new_tokens: the most that a request can get, and what it gets where it does not say.
         temperature, top_k, top_p, repetition_penalty, seed: of `serving_default`, as in `model.generate`; greedy by
-            default.
+            default. Without a seed one is drawn, for good.
     """
 
     task = "generation"
@@ -56,20 +56,20 @@ class ServedGenerator(Served):
     ):
         context = model.backbone.config.max_length
         max_new_tokens = min(128, context // 2) if max_new_tokens is None else max_new_tokens
+        rules = rules_of(1, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
         if not 1 <= max_new_tokens < context:
             raise InputError(
                 f"expected max_new_tokens from 1 to {context - 1}, as the model has {context} positions, "
                 f"got {max_new_tokens}; change it"
             )
-        rules = rules_of(1, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
         super().__init__(model, CausalLM(backbone_in_float32(model), model.tokenizer))
-        self.context, self.room, self.end_id = context, max_new_tokens, model.tokenizer.eot_id
+        self.context, self.room, self.end_id = context, int(max_new_tokens), model.tokenizer.eot_id
         self.repetition_penalty = float(repetition_penalty)
         self.defaults = {
-            "max_new_tokens": max_new_tokens,
-            "temperature": float(rules.temperature[0]) if temperature is None else temperature,
-            "top_k": top_k,
-            "top_p": top_p,
+            "max_new_tokens": self.room,
+            "temperature": float(rules.temperature[0] if temperature is None else temperature),
+            "top_k": int(top_k),
+            "top_p": float(top_p),
             "seed": int(rules.seed[0]),
         }
 

@@ -8,12 +8,14 @@ def is_version(name: str) -> bool:
     return name.isascii() and name.isdigit()
 
 
-def versions(folder: Path) -> dict[int, Path]:
-    """The folder of each version by its number; none where the folder is missing or empty."""
-    return {int(path.name): path for path in folder.glob("*") if is_version(path.name) and path.is_dir()}
-
-
 def newest(folder: Path) -> Path | None:
-    """The folder of the highest version, which a server loads, if there is any."""
-    found = versions(folder)
-    return found[max(found)] if found else None
+    """The folder of the highest version, which a server loads; none where there is no version."""
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [path for path in inside if is_version(path.name) and path.is_dir()]
+    return max(found, key=lambda path: int(path.name), default=None)
+
+
+def next_version(folder: Path) -> int:
+    """One more than the highest number that anything in the folder is named by; 1 where there is none."""
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return max((int(path.name) for path in inside if is_version(path.name)), default=0) + 1
