@@ -175,12 +175,11 @@ def slice_update(
         return keras.ops.slice_update(x, start, part)
     import tensorflow as tf
 
-    if _fused.get():  # XLA would compile what is below for minutes
-        if has_accelerator() or x.dtype.size != 2:
-            return keras.ops.slice_update(x, start, part)
-        # On a CPU XLA would convert all of x to float32, and back.
+    if is_fused_on_cpu() and x.dtype.size == 2:  # as they are, XLA would convert all of x to float32, and back
         bits = keras.ops.slice_update(tf.bitcast(x, tf.int16), start, tf.bitcast(part, tf.int16))
         return tf.bitcast(bits, x.dtype)
+    if _fused.get():  # XLA would compile what is below for minutes
+        return keras.ops.slice_update(x, start, part)
     begin = tf.stack(start)
     return tf.raw_ops.TensorStridedSliceUpdate(
         input=x, begin=begin, end=begin + tf.shape(part), strides=[1] * len(start), value=part

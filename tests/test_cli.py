@@ -316,6 +316,7 @@ def test_a_broken_model_is_refused(assert_refused, bert_tiny, command, breakage)
     ("prepare notes.txt --tokenizer model --output out --validation 1", "below 1 for validation, got 1.0"),
     ("tokenizer wordpiece --output out", "expected text files to train on, got none; name some"),
     ("tokenizer wordpiece none.txt --output out", "expected a file or folder of texts, found none at 'none.txt'"),
+    ("tokenizer wordpiece latin.csv --output out", "latin.csv: unknown kind of file; expected .txt, .jsonl"),
     ("tokenizer wordpiece notes.txt --output runs", "expected a new or empty folder, got runs, which is in use"),
     ("tokenizer wordpiece notes.txt --output notes.txt/out", "got [Errno …: 'notes.txt…; check path, rights and space"),
     ("tokenizer wordpiece notes.txt --output out --vocab-size 9", "vocab_size: expected at least…got 9"),

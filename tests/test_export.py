@@ -182,9 +182,10 @@ def test_the_second_export_is_version_2_and_computes_in_float32(bert_tiny, versi
     ("names", "expected"),
     [
         ([], None),
+        (["1"], "1"),
         (["2", "10", "9"], "10"),
         (["007"], "007"),
-        ([".3-tmp", "draft", "-4", "5.5", "\u0661"], None),
+        ([".3-tmp", "draft", "-4", "5.5", "README.md", "\u0661"], None),
     ],
 )
 def test_versions_are_folders_that_numbers_name(tmp_path, names, expected):

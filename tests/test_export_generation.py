@@ -230,6 +230,7 @@ def test_defaults_are_those_of_generate(model, options, temperature):
     ("option", "message"),
     [
         ({"temperature": -1}, "expected temperature as a number of at least 0, got -1"),
+        ({"max_new_tokens": -1}, "expected max_new_tokens as a whole number of at least 1, got -1"),
         ({"max_new_tokens": 0}, "expected max_new_tokens as a whole number of at least 1, got 0"),
         ({"max_new_tokens": "5"}, "expected max_new_tokens as a whole number of at least 1, got '5'"),
         ({"top_p": 5}, "expected top_p as a number above 0 of at most 1, got 5"),

@@ -109,19 +109,19 @@ class Texts:
         if not files:
             raise InputError("expected text files to train on, got none; name some")
         if held_out:
-            yield from self._divided_by_draw(files, repeat(False))
-            yield from self._divided_by_draw(held_out, repeat(True))
+            yield from self._by_document(files, repeat(False))
+            yield from self._by_document(held_out, repeat(True))
         elif share and len(files) == 1 and kind_of(files[0]) == ".txt" and self.documents == "files":
             yield from self._cut_in_two(files[0])
         elif share:
             if self.documents == "files" and all(kind_of(path) == ".txt" for path in files):
                 self._check_number(len(files))
-            number = yield from self._divided_by_draw(files, _draws(share, self.seed))
+            number = yield from self._by_document(files, _draws(share, self.seed))
             self._check_number(number)
         else:
-            yield from self._divided_by_draw(files, repeat(False))
+            yield from self._by_document(files, repeat(False))
 
-    def _divided_by_draw(self, files: Sequence[Path], held_out: Iterator[bool]) -> Generator[Piece, None, int]:
+    def _by_document(self, files: Sequence[Path], held_out: Iterator[bool]) -> Generator[Piece, None, int]:
         """Yields the pieces of all documents, each in the split that `held_out` says; returns how many there were."""
         number = 0
         for path in files:

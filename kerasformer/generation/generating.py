@@ -72,8 +72,8 @@ class Generating:
         """
         rows, is_one, is_text = prompt_rows(prompts)
         stop = stop_strings(stop, is_text)
-        rules = rules_of(len(rows), max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
         check_precision(precision)
+        rules = rules_of(len(rows), max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
         check_beams(num_beams, length_penalty, rules, self.backbone.config.vocab_size, slide)
         rows = self._ids(rows, is_text, max_new_tokens, truncate_prompt, slide)
         if num_beams > 1:

@@ -10,12 +10,17 @@ def is_version(name: str) -> bool:
 
 def newest(folder: Path) -> Path | None:
     """The folder of the highest version, which a server loads; none where there is no version."""
-    inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [path for path in inside if is_version(path.name) and path.is_dir()]
-    return max(found, key=lambda path: int(path.name), default=None)
+    return max(filter(Path.is_dir, _numbered(folder)), key=_number, default=None)
 
 
 def next_version(folder: Path) -> int:
     """One more than the highest number that anything in the folder is named by; 1 where there is none."""
-    inside = folder.iterdir() if folder.is_dir() else ()
-    return max((int(path.name) for path in inside if is_version(path.name)), default=0) + 1
+    return max(map(_number, _numbered(folder)), default=0) + 1
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if is_version(path.name)] if folder.is_dir() else []
+
+
+def _number(path: Path) -> int:
+    return int(path.name)
