@@ -26,6 +26,7 @@ CONTESTANTS = {
     "kerasformer, float32": [*OURS, "float32"],
     "kerasformer, int8 weights": [*OURS, "int8"],
     "transformers + torch, float32": [*TORCH, "float32", "eager"],
+    "transformers + torch, float32, compiled": [*TORCH, "float32", "compiled"],
     "transformers + torch, bfloat16": [*TORCH, "bfloat16", "eager"],
     "transformers + torch, bfloat16, compiled": [*TORCH, "bfloat16", "compiled"],
     "KerasHub, float32": [*HUB, "float32"],

@@ -10,6 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kerasformer.kernels.probes import fastest
+
 # How the function that is being traced will run; each is set within the functions and contexts of its name.
 _fused = ContextVar("fused", default=False)
 _fusing = ContextVar("fusing", default=False)
@@ -123,7 +125,7 @@ def has_packed_products(dtype: str) -> bool:
 
 
 def is_softmax_exact(dtype: str) -> bool:
-    """Whether a `fusing` function is being traced, and `ops.softmax` of this dtype computes in float32.
+    """Whether a `fusing` function is being traced, and `keras.ops.softmax` of this dtype computes in float32.
 
     oneDNN's does, at several times the speed of what XLA makes of it. TensorFlow's own is off by 8 % in bfloat16.
     """
@@ -147,8 +149,7 @@ def _has_exact_softmax(dtype: str) -> bool:
 
 def _may_be_onednn(dtype: str) -> bool:
     # A kernel for a dtype that the CPU does not compute in would end the process: it must not even be tried.
-    limits = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # which make less of a CPU than it is
-    is_fast = dtype == "float32" or (dtype == "bfloat16" and has_fast_bfloat16() and not any(map(os.getenv, limits)))
+    is_fast = dtype == "float32" or (dtype == "bfloat16" and has_fast_bfloat16())
     return keras.backend.backend() == "tensorflow" and is_fast and not has_accelerator()
 
 
@@ -290,9 +291,10 @@ def has_accelerator() -> bool:
     return False
 
 
+@functools.cache
 def has_fast_bfloat16() -> bool:
     """Whether the device computes in bfloat16, rather than emulate it: TPUs, GPUs of compute capability 8.0 or above,
-    and CPUs with avx512_bf16 or amx_bf16 instructions.
+    and CPUs with avx512_bf16 or amx_bf16 instructions whose products take less time than those of float32.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -308,6 +310,22 @@ def has_fast_bfloat16() -> bool:
         device = jax.devices()[0]
         if device.platform != "cpu":
             return device.platform == "tpu" or float(getattr(device, "compute_capability", 0)) >= 8
+    if not _has_bfloat16_instructions():
+        return False
+
+    def product(dtype: str) -> Callable[[], object]:
+        x = keras.ops.convert_to_tensor(np.ones((512, 1024)), dtype)
+        multiply = compiled(lambda: keras.ops.matmul(x, keras.ops.transpose(x)), [])
+        return lambda: keras.ops.convert_to_numpy(keras.ops.cast(multiply(), "float32"))
+
+    return fastest("products", {dtype: product(dtype) for dtype in ("bfloat16", "float32")}) == "bfloat16"
+
+
+def _has_bfloat16_instructions() -> bool:
+    """Whether the CPU has instructions of bfloat16, and TensorFlow is not told to leave them."""
+    limits = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # which make less of a CPU than it is
+    if any(map(os.getenv, limits)) or os.getenv("TF_ENABLE_ONEDNN_OPTS") == "0":
+        return False
     flags = Path("/proc/cpuinfo")  # absent outside Linux
     return flags.exists() and any(name in flags.read_text() for name in ("avx512_bf16", "amx_bf16"))
 

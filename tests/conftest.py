@@ -14,6 +14,7 @@ from hypothesis import settings
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERASFORMER_KERNELS"] = "default"  # a measurement could choose otherwise on each machine
 
 settings.register_profile("kerasformer", derandomize=True, deadline=None, database=None)
 settings.load_profile("kerasformer")

@@ -25,6 +25,7 @@ ORDER = (
     "lazy",
     "files",
     "config",
+    "kernels",
     "backend",
     "text",
     "data",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kerasformer import backend
 from kerasformer.errors import InputError
+from kerasformer.generation import decoder
 from kerasformer.generation.decoding import as_it_is
 from kerasformer.generation.precision import in_precision
 from kerasformer.generation.text import GrowingText
@@ -134,12 +135,37 @@ def test_like_lengths_share_what_is_compiled(gpt, monkeypatch):
     assert len(traces) <= 5  # another number of rows may take another trace
 
 
-def test_xla_takes_any_number_of_prompts(gpt, prompts):
-    values = {"max_new_tokens": 6, "precision": "bfloat16"}
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.06)])
+def test_xla_takes_any_number_of_prompts(gpt, prompts, precision, tolerance):
     fresh = CausalLM(gpt.backbone, gpt.tokenizer)
+    rows = gpt.tokenizer.tokenize(prompts)
+    for prompt in (rows[:1], rows):
+        for row, new in zip(prompt, fresh.generate(prompt, 6, precision=precision, xla=True), strict=True):
+            scores = np.asarray(gpt({"token_ids": np.array([row + new])}))[0, len(row) - 1 : -1]  # of each new token
+            chosen = np.take_along_axis(scores, np.array(new)[:, None], axis=-1)[:, 0]
+            # Which of two tokens of nearly one score is the best depends on how a CPU's kernels round.
+            assert (scores.max(axis=-1) - chosen).max() <= tolerance * np.ptp(scores)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_any_way_to_run_a_step_gives_the_same_text(precision, prompts, monkeypatch):
+    model = CausalLM.from_pretrained(TINY)  # of its own, as functions stay compiled
+    monkeypatch.setattr(decoder, "PROBE_DIM", 0)
+    for module in ("decoder", "precision"):  # bfloat16 would round otherwise in each
+        monkeypatch.setattr(f"kerasformer.generation.{module}.native", lambda: "float32")
+    offered, texts = {}, {}
     for rows in (prompts[:1], prompts):
-        assert fresh.generate(rows, **values, xla=True) == fresh.generate(rows, **values, xla=False)
-    assert fresh.generate(prompts[0], **values) == fresh.generate(prompts, **values)[0]
+        for name in decoder.STEP_COMPILERS:
+
+            def choose(choice, candidates, name=name):
+                offered[choice] = set(candidates)
+                return name if name in candidates else next(iter(candidates))
+
+            monkeypatch.setattr(decoder, "fastest", choose)
+            texts[name] = model.generate(rows, 6, precision=precision)
+        assert texts["operations"] == texts["packed"] == texts["xla"]
+    assert all({"operations", "xla"} <= names for names in offered.values())
+    assert {f"decoding {rows} rows of width 32 in {precision}" for rows in (1, 4)} <= offered.keys()
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])

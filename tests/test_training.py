@@ -283,16 +283,16 @@ def test_a_chosen_mode_is_not_measured(mode, expected):
 @pytest.mark.parametrize(
     ("steps", "plain", "xla", "expected", "measured"),
     [
-        (100, (1.0, 0.5), None, "auto", [False]),  # 50 s: too short
-        (1000, (1.0, 0.5), (20.0, 0.1), True, [False, True]),
-        (1000, (1.0, 0.5), (20.0, 0.6), "auto", [False, True]),  # slower
-        (200, (1.0, 0.5), (90.0, 0.1), "auto", [False, True]),  # faster, but the compilation takes too long
+        (1000, (1.0, 0.5), None, "auto", [False]),  # 500 s: too short
+        (10_000, (1.0, 0.5), (20.0, 0.1), True, [False, True]),
+        (10_000, (1.0, 0.5), (20.0, 0.6), "auto", [False, True]),  # slower
+        (2000, (1.0, 0.5), (900.0, 0.1), "auto", [False, True]),  # faster, but the compilation takes too long
     ],
 )
 def test_auto_weighs_the_time_saved_against_compilation(steps, plain, xla, expected, measured, data, monkeypatch):
     seen = []
 
-    def measure(model, batch, jit):
+    def measure(model, batch, jit, limit=None):
         seen.append(jit)
         return xla if jit else plain
 
@@ -305,7 +305,8 @@ def test_auto_weighs_the_time_saved_against_compilation(steps, plain, xla, expec
 def test_measuring_changes_nothing_and_is_told(classifier, data, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "kerasformer")
     measure = compiler._measure
-    monkeypatch.setattr(compiler, "_measure", lambda model, batch, jit: measure(model, batch, jit=False))  # quick
+    quick = lambda model, batch, jit, **limit: measure(model, batch, jit=False, **limit)  # noqa: E731
+    monkeypatch.setattr(compiler, "_measure", quick)
     model = classifier(dropout=0.1)
     model.compile("sgd", jit_compile=False)
     before = model.get_weights()

@@ -1,22 +1,30 @@
 """A backbone's compiled functions for generation, and its weights in other number formats."""
 
+import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
+import keras
 import numpy as np
 from keras import ops
 
 from kerasformer import backend
 from kerasformer.generation import beam, decoding
+from kerasformer.generation.arguments import rules_of
 from kerasformer.generation.decoding import as_it_is
 from kerasformer.generation.precision import Copies, is_in_precision, native
 from kerasformer.generation.sampling import Rules
+from kerasformer.kernels.probes import fastest
 from kerasformer.models.base import Model
 
 # Lengths are rounded up to a power of two, so that calls of like lengths share what is compiled.
 LEAST_COLUMNS = 16
-# On a CPU, XLA is faster for one row, unless weights are float32; for several it is many times slower.
-MOST_XLA_ROWS = 1
+# How a step is run: by the backend's operations, by those with weights in a kernel's own layout, or compiled by XLA.
+STEP_COMPILERS = {"operations": as_it_is, "packed": backend.packed, "xla": backend.fused}
+# The model that step compilers are timed with: the decoder's own, but for its depth and vocabulary.
+PROBE_LAYERS, PROBE_VOCAB_SIZE, PROBE_TOKENS = 2, 4096, 16
+PROBE_DIM = 256  # below this width the weights stay in the CPU's caches, and all ways take alike
 SEED_STEP = np.int64(0x9E3779B1)  # between the seeds of the parts of a text that slides
 
 # The new ids of each row, and whether it is done, bool [B].
@@ -42,17 +50,29 @@ class Decoder:
         self._functions: dict[tuple, Callable] = {}
 
     def decode(
-        self, prompts: Sequence[Sequence[int]], rules: Rules, *, precision: str, xla: bool | None, chunk: int | None
+        self,
+        prompts: Sequence[Sequence[int]],
+        rules: Rules,
+        *,
+        precision: str,
+        xla: bool | None = None,
+        chunk: int | None = None,
+        step_compiler: str | None = None,
     ) -> Iterator[Chunk]:
         """Yields the new ids of the rows and whether they are done, after every `chunk` tokens and at the end.
 
         The caller may mark more rows as done, which ends them. Without a `chunk` there is one yield alone.
+
+        Args:
+            step_compiler: one of STEP_COMPILERS; by default the fastest for so many rows.
         """
         room = rounded(int(max(rules.max_new_tokens)))
-        model, precision = self._model(precision, len(prompts))
+        precision = native() if precision == "auto" else precision
+        step_compiler = step_compiler or self._step_compiler(len(prompts), precision, xla)
+        model = self._model(precision, len(prompts), step_compiler)
         token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
         prefill = self._compiled("prefill", model, precision, room=room)
-        advance = self._compiled("advance", model, precision, compiled=self._way(len(prompts), precision, xla))
+        advance = self._compiled("advance", model, precision, compiled=STEP_COMPILERS[step_compiler])
         state = prefill(token_ids, padding_mask, rules)
         if chunk is None:
             state, chunk = advance(state, rules, np.array(room, np.int32)), room
@@ -96,31 +116,53 @@ class Decoder:
     ) -> list[list[int]]:
         """The new ids of each row by beam search."""
         room, rows = rounded(int(max(rules.max_new_tokens))), len(prompts) * num_beams
-        model, precision = self._model(precision, rows)
+        precision = native() if precision == "auto" else precision
+        step_compiler = self._step_compiler(rows, precision, xla=False)
+        model = self._model(precision, rows, step_compiler)
         token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
-        compiled = self._way(rows, precision, xla=False)
+        compiled = STEP_COMPILERS[step_compiler]
         function = self._compiled("search", model, precision, room=room, num_beams=num_beams, compiled=compiled)
         ids, lengths = function(token_ids, padding_mask, rules, np.full(len(prompts), length_penalty, np.float32))
         pairs = zip(ops.convert_to_numpy(ids), ops.convert_to_numpy(lengths), strict=True)
         return [row[:length].tolist() for row, length in pairs]
 
-    def _model(self, precision: str, rows: int) -> tuple[Model, str]:
-        """The backbone with weights of this precision, and the precision's name once "auto" is decided."""
-        precision = native() if precision == "auto" else precision
+    def _model(self, precision: str, rows: int, step_compiler: str) -> Model:
+        """The backbone with weights of this precision, as the step compiler reads them."""
         reads_copy = rows > 1 or not is_in_precision(self.backbone, precision)  # a row alone may read its own weights
         if reads_copy and self._copies.look():
             self._functions = {key: made for key, made in [*self._functions.items()] if backend.packed not in key}
-        return self._copies.get(precision), precision
+        # XLA converts int8 while it reads it; other kernels need the numbers as floats.
+        return self._copies.get(precision, in_floats=precision == "int8" and step_compiler != "xla")
 
-    def _way(self, rows: int, precision: str, xla: bool | None) -> Callable[[Callable], Callable]:
-        """How a step of so many rows is compiled, within the loop."""
-        # A loop inside of XLA would be slower: it converts bfloat16 weights to float32 before, and reads these.
-        if (rows <= MOST_XLA_ROWS and precision != "float32") if xla is None else xla:
-            return backend.fused
+    def _step_compiler(self, rows: int, precision: str, xla: bool | None) -> str:
+        """The name of the step compiler that is the fastest for so many rows, as measured on this machine."""
+        if keras.backend.backend() != "tensorflow":
+            return "operations"
+        if xla:
+            return "xla"
         # Weights that have changed once will do so again, and what is packed is compiled anew each time.
-        if rows > 1 and backend.has_packed_products(precision) and not self._copies.changes:
-            return backend.packed
-        return as_it_is
+        held = native() if precision == "int8" else precision
+        has_packed = rows > 1 and backend.has_packed_products(held) and not self._copies.changes
+        names = ["packed", "operations"] if has_packed else ["operations"]
+        if xla is None:
+            # By default XLA, which makes one pass over weights that it converts, for a row alone.
+            names = ["xla", *names] if rows == 1 and precision != "float32" else [*names, "xla"]
+        if len(names) == 1 or self.backbone.config.dim < PROBE_DIM:
+            return names[0]
+        return self._fastest(1 << (rows - 1).bit_length(), precision, names)
+
+    def _fastest(self, rows: int, precision: str, names: Sequence[str]) -> str:
+        """The step compiler with which a model of few layers decodes fastest; its functions are compiled once."""
+        config = self.backbone.config
+        sizes = {"num_layers": PROBE_LAYERS, "vocab_size": min(config.vocab_size, PROBE_VOCAB_SIZE)}
+        probe = functools.cache(lambda: Decoder(type(self.backbone)(dataclasses.replace(config, **sizes)), end_id=-1))
+        rules = rules_of(rows, PROBE_TOKENS, 0.0, 0, 1.0, 1.0, 0)
+
+        def decode(name: str) -> None:
+            list(probe().decode([[0]] * rows, rules, precision=precision, step_compiler=name))
+
+        choice = f"decoding {rows} rows of width {config.dim} in {precision}"
+        return fastest(choice, {name: functools.partial(decode, name) for name in names})
 
     def _compiled(self, name: str, model: Model, precision: str, **settings) -> Callable:
         key = (name, precision, *settings.values())

@@ -92,7 +92,7 @@ def prompt_state(
         prompt_lengths=prompt_lengths,
         visible=visible,
     )
-    return state, model.logits(hidden_states[:, -1])
+    return state, model.logits(hidden_states[:, -1:])[:, 0]
 
 
 def advance(
@@ -148,7 +148,7 @@ def read_latest(
     # Rows that are done go on at the position where they stopped: the table of positions may end there.
     positions = ops.maximum(prompt_lengths + ops.minimum(step, limits) - 1, 0)[:, None]
     hidden_states, caches = model.extend(latest, caches, columns + step - 1, positions=positions, visible=visible)
-    return model.logits(hidden_states[:, -1]), caches
+    return model.logits(hidden_states[:, -1:])[:, 0], caches
 
 
 def _append(model: Model, state: State, logits: KerasTensor, rules: Rules, end_id: int) -> State:

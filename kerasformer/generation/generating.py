@@ -64,7 +64,7 @@ class Generating:
             truncate_prompt: of a prompt that is too long, read the last tokens that leave room, instead of refusing it.
             slide: when a text fills the model's positions, go on from the last half of its tokens, all that the
                 penalty is then for; a prompt that long is cut alike. Not for beams.
-            xla: compile a step with XLA, on TensorFlow, but for beams; by default where that is faster in the end.
+            xla: compile a step with XLA, on TensorFlow, but for beams; by default where it is measured to be fastest.
 
         Raises:
             InputError: a value out of its range, ids out of the vocabulary, values that contradict each other, or a

@@ -32,18 +32,19 @@ def is_in_precision(backbone: Model, precision: str) -> bool:
     return policy.variable_dtype == policy.compute_dtype == precision
 
 
-def in_precision(backbone: Model, precision: str, into: Model | None = None) -> Model:
+def in_precision(backbone: Model, precision: str, into: Model | None = None, *, in_floats: bool = False) -> Model:
     """A copy of the backbone that holds its weights, and computes, in `precision`.
 
     Args:
         precision: "int8" holds matrices in int8, and the rest in the machine's `native` format.
         into: an earlier copy, to be brought up to date and returned.
+        in_floats: hold the same whole numbers of int8 in the `native` format, for products that take floats alone.
     """
-    policy = Int8Policy(native()) if precision == "int8" else precision
+    policy = Int8Policy(native(), in_floats=in_floats) if precision == "int8" else precision
     copy = into or type(backbone)(backbone.config, dtype=policy)
     originals, copies = by_path(backbone), by_path(copy)
     for path, original in originals.items():
-        if copies[path].dtype == "int8":
+        if path + Rows.SCALE in copies:
             values, scale = in_int8(np.asarray(original, np.float32))
             copies[path].assign(values)
             copies[path + Rows.SCALE].assign(scale)
@@ -64,7 +65,7 @@ class Copies:
 
     def __init__(self, backbone: Model):
         self.backbone, self.changes = backbone, 0
-        self._copies: dict[str, tuple[Model | None, int]] = {}
+        self._copies: dict[tuple[str, bool], tuple[Model | None, int]] = {}
         self._sums = None
 
         def sums():
@@ -79,14 +80,18 @@ class Copies:
         self.changes += has_changed
         return has_changed
 
-    def get(self, precision: str) -> Model:
-        """The backbone, or a copy of it that holds its weights in this precision, made anew after a change."""
+    def get(self, precision: str, in_floats: bool = False) -> Model:
+        """The backbone, or a copy of it that holds its weights in this precision, made anew after a change.
+
+        Args:
+            in_floats: see `in_precision`.
+        """
         if is_in_precision(self.backbone, precision):
             return self.backbone
-        copy, changes = self._copies.get(precision, (None, -1))
+        copy, changes = self._copies.get((precision, in_floats), (None, -1))
         if changes != self.changes:
-            copy = in_precision(self.backbone, precision, into=copy)
-            self._copies[precision] = copy, self.changes
+            copy = in_precision(self.backbone, precision, into=copy, in_floats=in_floats)
+            self._copies[precision, in_floats] = copy, self.changes
         return copy
 
 

@@ -8,7 +8,7 @@ bfloat16 than from [D, units]).
 from collections.abc import Callable
 
 import keras
-from keras import KerasTensor, activations, ops
+from keras import KerasTensor, activations
 
 from kerasformer.layers.rows import Rows
 
@@ -42,5 +42,4 @@ class Dense(keras.layers.Layer):
 
     def call(self, x: KerasTensor) -> KerasTensor:
         """[..., D] -> [..., units]."""
-        y = self.rows.product(ops.reshape(x, (-1, x.shape[-1])), self.bias, self.activation)
-        return ops.reshape(y, (*ops.shape(x)[:-1], self.units))
+        return self.rows.product(x, self.bias, self.activation)

@@ -28,8 +28,7 @@ class Embedding(keras.layers.Layer):
 
     def products(self, x: KerasTensor) -> KerasTensor:
         """[..., dim] -> [..., size]: the product with the vector of each thing."""
-        *outer, dim = ops.shape(x)
-        return ops.reshape(self.rows.product(ops.reshape(x, (-1, dim))), (*outer, self.shape[0]))
+        return self.rows.product(x)
 
 
 class TokenAndPositionEmbedding(keras.layers.Layer):

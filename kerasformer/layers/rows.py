@@ -5,6 +5,7 @@ A row then has one scale, its largest number over 127 (symmetric, as in Dettmers
 for a CPU.
 """
 
+import math
 from collections.abc import Callable
 
 import keras
@@ -17,6 +18,7 @@ from kerasformer.layers.activations import gelu, gelu_tanh
 from kerasformer.layers.reductions import summed
 
 LARGEST = 127
+FEW = 64  # rows, up to which `project_few` is the faster on CPUs without AVX-512 and no slower elsewhere
 ONEDNN = {gelu: "GeluExact", gelu_tanh: "GeluApproximate"}  # its names of what it computes within a product
 
 
@@ -24,7 +26,15 @@ class Int8Policy(keras.DTypePolicy):
     """Computes in a float format, "float32" or "bfloat16", and holds Rows in int8: for inference alone.
 
     Keras's own policies of int8 make the products in int8 as well.
+
+    Args:
+        name: of the float format.
+        in_floats: hold the whole numbers of int8 in the float format, exactly, for kernels that take floats alone.
     """
+
+    def __init__(self, name: str, in_floats: bool = False, **kwargs):
+        super().__init__(name, **kwargs)
+        self.weight_dtype = self.compute_dtype if in_floats else "int8"
 
 
 class Rows:
@@ -42,7 +52,8 @@ class Rows:
     ):
         self.scale = None
         if isinstance(layer.dtype_policy, Int8Policy):
-            self.weight = layer.add_weight(shape, initializer="zeros", dtype="int8", trainable=False, name=name)
+            dtype = layer.dtype_policy.weight_dtype
+            self.weight = layer.add_weight(shape, initializer="zeros", dtype=dtype, trainable=False, name=name)
             scale = {"dtype": "float32", "autocast": False, "trainable": False, "name": name + self.SCALE}
             self.scale = layer.add_weight(shape[:1], initializer="ones", **scale)
         else:
@@ -52,18 +63,23 @@ class Rows:
     def product(
         self, x: KerasTensor, bias: KerasTensor | None = None, activation: Callable = activations.linear
     ) -> KerasTensor:
-        """[M, D] -> [M, R]: the activation of the product with each row, plus the bias [R]."""
-        # XLA turns int8 into float32 while it reads it. By way of bfloat16, half of the time would go into that.
-        dtype = "float32" if self.scale is not None and backend.is_fused_on_cpu() else x.dtype
-        rows = ops.cast(ops.copy(self.weight), dtype)  # a copy, as a written gradient takes tensors alone
+        """[..., D] -> [..., R]: the activation of the product with each row, plus the bias [R]."""
+        flat = ops.reshape(x, (-1, x.shape[-1]))  # [M, D]
         bias = None if bias is None else ops.cast(ops.copy(bias), x.dtype)
-        if self.scale is None and backend.is_packed(standardize_dtype(x.dtype)):
-            if name := ONEDNN.get(activation):
-                return backend.packed_product(x, rows, bias, name)
-            return activation(backend.packed_product(x, rows, bias))
-        y = project(ops.cast(x, dtype), rows)
-        y = y if self.scale is None else ops.cast(ops.cast(y, "float32") * self.scale, x.dtype)
-        return activation(y if bias is None else shift(y, bias))
+        is_int8 = standardize_dtype(self.weight.dtype) == "int8"
+        is_packed = not is_int8 and backend.is_packed(standardize_dtype(x.dtype))
+        # XLA turns int8 into float32 while it reads it. By way of bfloat16, half of the time would go into that.
+        dtype = "float32" if is_int8 and backend.is_fused_on_cpu() else x.dtype
+        rows = ops.cast(ops.copy(self.weight), dtype)  # a copy, as a written gradient takes tensors alone
+        if is_packed and self.scale is None:
+            y = backend.packed_product(flat, rows, bias, ONEDNN.get(activation, ""))
+            y = y if activation in ONEDNN else activation(y)
+        else:
+            product = backend.packed_product if is_packed else project_few if _is_few(x) else project
+            y = product(ops.cast(flat, dtype), rows)
+            y = y if self.scale is None else ops.cast(ops.cast(y, "float32") * self.scale, x.dtype)
+            y = activation(y if bias is None else shift(y, bias))
+        return ops.reshape(y, (*ops.shape(x)[:-1], self.weight.shape[0]))
 
     def take(self, places: KerasTensor, dtype: str) -> KerasTensor:
         """The rows at `places` [...], as [..., D]."""
@@ -82,6 +98,23 @@ def project(x: KerasTensor, rows: KerasTensor) -> tuple[KerasTensor, Callable]:
         return ops.matmul(upstream, rows), ops.matmul(ops.transpose(upstream), x)
 
     return ops.matmul(x, ops.transpose(rows)), gradient
+
+
+def project_few(x: KerasTensor, rows: KerasTensor) -> KerasTensor:
+    """[M, D] and [R, D] -> [M, R], for few M.
+
+    Where the product is Eigen's, as on CPUs without AVX-512, the rows come first: as the second factor they are copied
+    in another order, which takes three to ten times as long as the product; and so they are for a bias fused with it.
+    """
+    if standardize_dtype(x.dtype) != "float32":
+        return project(x, rows)
+    return ops.transpose(ops.matmul(rows, ops.transpose(x)))
+
+
+def _is_few(x: KerasTensor) -> bool:
+    """Whether x [..., D] is known to have few rows, or is one token of each text [B, 1, D]."""
+    outer = x.shape[:-1]
+    return outer[-1:] == (1,) or (None not in outer and math.prod(outer) <= FEW)
 
 
 @backend.custom_gradient

@@ -1,6 +1,7 @@
 """Whether XLA pays for a model on this machine, decided by measuring a few steps."""
 
 import logging
+import math
 import statistics
 import time
 
@@ -11,8 +12,9 @@ from kerasformer.training.step import TrainingStep
 logger = logging.getLogger(__name__)
 
 MEASURED_STEPS = 3
-# XLA takes seconds to compile each shape of batch; a run shorter than this cannot earn them back.
-SHORTEST_RUN = 60.0
+# XLA takes seconds to compile each shape of batch, on a slow CPU more than half a minute, and a step that it has made
+# can be several times slower there: a run of fewer seconds hardly earns back what the measurement itself takes.
+SHORTEST_RUN = 600.0
 
 
 def choose_jit(
@@ -41,7 +43,7 @@ def choose_jit(
             plain * steps,
         )
         return "auto"
-    compilation, xla = _measure(model, data, jit=True)
+    compilation, xla = _measure(model, data, jit=True, limit=plain)
     pays = compilation * shapes + xla * steps < plain * steps
     logger.info(
         "compile: %s (a step takes %.0f ms with TensorFlow's own kernels and %.0f ms with XLA, whose compilation takes "
@@ -55,8 +57,12 @@ def choose_jit(
     return True if pays else "auto"
 
 
-def _measure(model: TrainingStep, data: tuple, jit: bool) -> tuple[float, float]:
-    """Seconds of the first call, beyond a later one, and the median of later ones, for the gradients of one batch."""
+def _measure(model: TrainingStep, data: tuple, jit: bool, limit: float = math.inf) -> tuple[float, float]:
+    """Seconds of the first call, beyond a later one, and the median of later ones, for the gradients of one batch.
+
+    Args:
+        limit: seconds; a later call that takes longer is the last.
+    """
     rows = -(-len(data[1]) // model.accumulate)  # of a micro-batch
     inputs, labels = tf.nest.map_structure(lambda tensor: tensor[:rows], data[:2])
     gradients = model.compiled_gradients(jit)
@@ -65,5 +71,7 @@ def _measure(model: TrainingStep, data: tuple, jit: bool) -> tuple[float, float]
         start = time.perf_counter()
         gradients(inputs, labels, tf.ones(tf.shape(labels)))[0].numpy()
         seconds.append(time.perf_counter() - start)
+        if len(seconds) > 1 and seconds[-1] > limit:
+            break
     median = statistics.median(seconds[1:])
     return max(seconds[0] - median, 0.0), median
