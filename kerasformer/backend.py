@@ -242,42 +242,6 @@ def exp(x: keras.KerasTensor) -> keras.KerasTensor:
     return tf.where(x < SMALLEST, 0.0, power * functools.reduce(lambda sum, factor: sum * r + factor, EXP))
 
 
-def custom_gradient(function: Callable) -> Callable:
-    """`keras.ops.custom_gradient`: the written gradient takes that of each output, on every backend."""
-
-    @functools.wraps(function)
-    def call(*tensors):
-        outputs, gradient = function(*tensors)
-
-        def given(*args, upstream=None):  # TensorFlow gives each, JAX several as a tuple, torch a name
-            upstreams = args if upstream is None else (upstream,)
-            return gradient(*upstreams[0]) if isinstance(upstreams[0], tuple) else gradient(*upstreams)
-
-        return outputs, given
-
-    return keras.ops.custom_gradient(call)
-
-
-def recomputed(
-    function: Callable, x: keras.KerasTensor, variables: Sequence[keras.Variable], generators: Sequence
-) -> keras.KerasTensor:
-    """`function(x)`, of which the backward pass keeps `x` alone: it computes all between anew.
-
-    Args:
-        variables: those that `function` reads.
-        generators: the SeedGenerators that it draws from, once each. It draws the same both times.
-    """
-    drawn = [(generator.state, generator.next()) for generator in generators]
-    # Under JAX an enclosing scope holds the values, which a scope within it hides.
-    held = [(variable, variable.value) for variable in variables] if keras.backend.backend() == "jax" else []
-
-    def stateless(x):
-        with keras.StatelessScope(held + drawn):
-            return function(x)
-
-    return keras.remat(stateless)(x)
-
-
 def has_accelerator() -> bool:
     """Whether the computations are a GPU's or a TPU's."""
     if keras.backend.backend() == "tensorflow":

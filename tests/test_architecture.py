@@ -27,6 +27,7 @@ ORDER = (
     "config",
     "kernels",
     "backend",
+    "gradients",
     "text",
     "data",
     "layers",

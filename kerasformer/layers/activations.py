@@ -7,6 +7,7 @@ from collections.abc import Callable
 from keras import KerasTensor, activations, ops
 
 from kerasformer import backend
+from kerasformer.gradients import custom_gradient
 
 SCALE, CUBIC = math.sqrt(2 / math.pi), 0.044715  # of the tanh approximation
 
@@ -26,7 +27,7 @@ def written(value_and_slope: Callable) -> Callable:
         slope = value_and_slope(ops.cast(x, "float32"))[1]
         return backend.cast(ops.cast(upstream, "float32") * slope, x.dtype)
 
-    @backend.custom_gradient
+    @custom_gradient
     def activation(x: KerasTensor) -> tuple[KerasTensor, Callable]:
         return forward(x), functools.partial(backward, x)
 
@@ -52,9 +53,16 @@ def gelu_tanh(x: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
     return x * half, half + 0.5 * inner * (1 - tanh * tanh)
 
 
+@written
+def silu(x: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
+    """x * sigmoid(x) (Elfwing et al. 2017, arXiv 1702.03118)."""
+    gate = ops.sigmoid(x)
+    return x * gate, gate + x * gate * (1 - gate)
+
+
 ACTIVATIONS: dict[str, Callable] = {
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
     "relu": activations.relu,
-    "silu": activations.silu,
+    "silu": silu,
 }

@@ -11,6 +11,7 @@ import keras
 from keras import KerasTensor, ops
 
 from kerasformer import backend
+from kerasformer.gradients import custom_gradient
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.masks import HIDDEN, hidden_from
@@ -124,7 +125,7 @@ def attend(
         bias = ops.broadcast_to(ops.cast(bias, query.dtype), shape)
     given = {name: part for name, part in (("bias", bias), ("kept", kept)) if part is not None}
 
-    @backend.custom_gradient
+    @custom_gradient
     def written(
         query: KerasTensor, key: KerasTensor, value: KerasTensor, *others: KerasTensor
     ) -> tuple[KerasTensor, Callable]:

@@ -6,7 +6,7 @@ from functools import partial
 import keras
 from keras import KerasTensor
 
-from kerasformer.backend import recomputed
+from kerasformer.gradients import recomputed
 from kerasformer.layers.activations import gelu
 from kerasformer.layers.attention import Cache, SelfAttention
 from kerasformer.layers.mlp import MLP

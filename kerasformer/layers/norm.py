@@ -6,6 +6,7 @@ import keras
 from keras import KerasTensor, ops
 
 from kerasformer import backend
+from kerasformer.gradients import custom_gradient
 from kerasformer.layers.reductions import summed
 
 
@@ -36,7 +37,7 @@ class LayerNorm(keras.layers.LayerNormalization):
         return (spec, spec) if fork else spec
 
 
-@backend.custom_gradient
+@custom_gradient
 def normalise(
     x: KerasTensor, gamma: KerasTensor, beta: KerasTensor, epsilon: KerasTensor
 ) -> tuple[KerasTensor, Callable]:
@@ -44,7 +45,7 @@ def normalise(
     return _with_gradient(x, gamma, beta, epsilon)
 
 
-@backend.custom_gradient
+@custom_gradient
 def forked(
     x: KerasTensor, gamma: KerasTensor, beta: KerasTensor, epsilon: KerasTensor
 ) -> tuple[tuple[KerasTensor, KerasTensor], Callable]:

@@ -14,6 +14,7 @@ from keras import KerasTensor, activations, ops
 from keras.backend import standardize_dtype
 
 from kerasformer import backend
+from kerasformer.gradients import custom_gradient
 from kerasformer.layers.activations import gelu, gelu_tanh
 from kerasformer.layers.reductions import summed
 
@@ -89,7 +90,7 @@ class Rows:
         return ops.cast(rows, dtype)
 
 
-@backend.custom_gradient
+@custom_gradient
 def project(x: KerasTensor, rows: KerasTensor) -> tuple[KerasTensor, Callable]:
     """[M, D] and [R, D] -> [M, R]."""
 
@@ -117,7 +118,7 @@ def _is_few(x: KerasTensor) -> bool:
     return outer[-1:] == (1,) or (None not in outer and math.prod(outer) <= FEW)
 
 
-@backend.custom_gradient
+@custom_gradient
 def shift(y: KerasTensor, bias: KerasTensor) -> tuple[KerasTensor, Callable]:
     """[M, R] and [R] -> their sum [M, R]."""
 

@@ -13,7 +13,7 @@ from keras import KerasTensor
 from kerasformer.data.batches import Batches
 from kerasformer.data.masking import AnyWindows
 from kerasformer.errors import InputError
-from kerasformer.training.step import STEP_LOGS, TrainingStep
+from kerasformer.training.step import STEP_LOGS, TrainingStep, all_reduced
 from kerasformer.training.tasks import Classifier, TokenLoss
 
 Labels = dict[str, tf.Tensor]  # by head
@@ -99,12 +99,14 @@ class MultiHead(TrainingStep, keras.Model):
         """See TrainingStep. The sums are over shares of each head's weight, so that their total weight is 1."""
         inputs, labels, weights = self._unpacked(data)
         weight_sums = _sums(weights)
-        replica = tf.distribute.get_replica_context()
-        totals = tf.maximum(replica.all_reduce(tf.distribute.ReduceOp.SUM, weight_sums), 1e-12)
+        [totals] = all_reduced([weight_sums])
+        totals = tf.maximum(totals, 1e-12)
         shares = {name: weights[name] / total for name, total in zip(self.heads, tf.unstack(totals), strict=True)}
         losses, _, gradients = self._accumulated(inputs, labels, shares)
         self._update_losses(losses * totals, weight_sums)
-        return self._take_step(inputs, self.weighed(losses), 1 / replica.num_replicas_in_sync, gradients)
+        return self._take_step(
+            inputs, self.weighed(losses), 1 / self.distribute_strategy.num_replicas_in_sync, gradients
+        )
 
     def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
         inputs, labels, weights = self._unpacked(data)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from kerasformer import backend
+from kerasformer.gradients import custom_gradient
 from kerasformer.layers.reductions import largest, summed
 
 # Tokens are read in chunks whose logits number about this: 64 MB in float32.
@@ -53,7 +54,7 @@ def summed_crossentropy(
     if not gradients:
         return _loss(hidden, output, labels, weights, size, few)
 
-    @tf.custom_gradient
+    @custom_gradient
     def loss_of(hidden: tf.Tensor, *output: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         loss, for_hidden, *for_output = _loss_and_gradients(hidden, output, labels, weights, size, few)
 

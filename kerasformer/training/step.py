@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kerasformer import backend
 from kerasformer.errors import InputError
+from kerasformer.gradients import held_by_graph
 from kerasformer.training.fitting import Fitting
 from kerasformer.training.optimizers import AdamW, global_clipnorm, leave_to_step
 
@@ -84,8 +85,7 @@ class TrainingStep(Fitting):
         mask = inputs.get("padding_mask")
         tokens = positions if mask is None else tf.reduce_sum(tf.cast(mask, tf.float32))
         sums = tf.stack([loss_sum, weight_sum, tokens, positions, rows])
-        replica = tf.distribute.get_replica_context()
-        *gradients, sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
+        *gradients, sums = all_reduced([*gradients, sums])
         loss_sum, weight_sum, *seen = tf.unstack(sums)
         # A batch whose weights are all zero teaches nothing; it must not divide by zero.
         weight_sum = tf.maximum(weight_sum, 1e-12)
@@ -221,6 +221,12 @@ class TrainingStep(Fitting):
                 metric.update_state(loss_sum / tf.maximum(weight_sum, 1e-12), sample_weight=weight_sum)
             else:
                 metric.update_state(labels, outputs, sample_weight=sample_weight)
+
+
+def all_reduced(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Each tensor's sum over all replicas."""
+    all_reduce = tf.distribute.get_replica_context().all_reduce  # which has a custom gradient
+    return held_by_graph(all_reduce)(tf.distribute.ReduceOp.SUM, tensors)
 
 
 def weighted_sum(
