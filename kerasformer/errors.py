@@ -1,5 +1,6 @@
 """What ends a command early: input that its user can mend, or a signal."""
 
+from collections.abc import Sequence
 from signal import Signals
 
 
@@ -21,3 +22,10 @@ class Stopped(Exception):
             f"stopped by {signal.name} at step {step}, which is saved; the same command goes on from there"
         )
         self.code = 128 + signal
+
+
+def listed(words: Sequence[str], most: int = 10, separator: str = ", ") -> str:
+    """Words for a message, which stays short: the first `most`, and how many others there are."""
+    others = len(words) - most
+    more = [f"... and {others:,} other{'s' * (others > 1)}"] if others > 0 else []
+    return separator.join([*words[:most], *more])

@@ -23,6 +23,8 @@ def test_a_label_that_training_lacks_is_refused():
     assert str(caught.value) == "valid.csv:3: the label 'z' is none of those trained on: 'a', 'b'; rename or remove it"
     with pytest.raises(InputError, match=r"labels\[0\]: the label 'z'"):
         label_ids(["z"], ["a", "b"])
+    with pytest.raises(InputError, match=r"'9', ... and 9,990 others; rename or remove it$"):
+        label_ids(["z"], list(map(str, range(10_000))))
 
 
 @given(

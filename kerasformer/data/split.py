@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kerasformer.errors import InputError
+from kerasformer.errors import InputError, listed
 
 
 def label_names(labels: Sequence[str]) -> list[str]:
@@ -26,9 +26,9 @@ def label_ids(labels: Sequence[str], names: Sequence[str], origins: Sequence[str
     if (unknown := np.flatnonzero(ids < 0)).size:
         first = unknown[0]
         origin = origins[first] if origins else f"labels[{first}]"
-        known = ", ".join(map(repr, names))
         raise InputError(
-            f"{origin}: the label {labels[first]!r} is none of those trained on: {known}; rename or remove it"
+            f"{origin}: the label {labels[first]!r:.60} is none of those trained on: "
+            f"{listed([repr(name[:40]) for name in names])}; rename or remove it"
         )
     return ids
 

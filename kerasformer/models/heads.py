@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
@@ -10,7 +11,7 @@ from typing import ClassVar, Self
 import keras
 from keras import KerasTensor, ops
 
-from kerasformer.errors import InputError
+from kerasformer.errors import InputError, listed
 from kerasformer.layers.activations import ACTIVATIONS
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
@@ -331,8 +332,9 @@ def check_labels(labels: Sequence[str]) -> list[str]:
         raise InputError(f"expected at least two labels, got {labels}; a classifier tells classes apart")
     if broken := [label for label in labels if label.splitlines() != [label]]:
         raise InputError(f"expected labels of one line, got {broken[0]!r}; rename it")
-    if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise InputError(f"expected each label once, got {twice} more than once; remove the repetition")
+    if twice := sorted(label for label, count in Counter(labels).items() if count > 1):
+        known = listed([repr(label) for label in twice])
+        raise InputError(f"expected each label once, got [{known}] more than once; remove the repetition")
     return labels
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from kerasformer.errors import listed
 from kerasformer.models.heads import Classifier
 from kerasformer.serving.served import Requests, Served, backbone_in_float32
 from kerasformer.serving.session import DEFAULT_SIGNATURE
@@ -67,7 +68,7 @@ class ServedClassifier(Served):
         return requests
 
     def description(self) -> dict:
-        classes = f"one of {', '.join(self.label_names)}"
+        classes = f"one of {listed(self.label_names)}"
         outputs = {"label": f"string [B], {classes}", "probabilities": "float32 [B, C], in the order of `labels`"}
         return {
             "labels": self.label_names,
