@@ -130,6 +130,8 @@ def test_summary_tells_size_classes_truncation_and_padding(read):
     train, _ = read((["cat", "cat " * 30], ["b", "a"]), split=0)
     line = summary(train)
     assert line == "2 texts (a 1, b 1); 50.0% cut to 16 tokens, 40.6% padding"  # 3 and 16 of 2 x 16 positions
+    many, _ = read((["cat"] * 200, [f"{i:03}" for i in range(200)]), split=0)
+    assert summary(many).startswith("200 texts (000 1, 001 1,") and "009 1, ... and 190 others); 0.0%" in summary(many)
 
 
 # Texts to predict

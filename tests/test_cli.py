@@ -209,6 +209,7 @@ def test_a_choice_that_a_recipe_misspells_is_refused(assert_refused):
     (f"{TRAIN} --data.train one_class.csv", "one_class.csv:2: expected two classes or more…'cat'"),
     (f"{TRAIN} --data.train blank.csv", "blank.csv:3: the text is blank; 2 of 3 examples…mend or remove them"),
     (f"{TRAIN} --data.train null.jsonl", "null.jsonl:2: the text is missing; 1 of 2 examples"),
+    (f"{TRAIN} --data.train blank.csv --data.on_bad skip", "for the most part, found none in 2 of 3 rows"),
     (f"{TRAIN} --data.train notes.md", "notes.md: unknown kind of file; expected .csv, .tsv, .jsonl"),
     (f"{TRAIN} --data.train lines.csv", "expected labels of one line…'cat\\ntom'"),
     (f"{TRAIN} --data.validation cow.csv", "cow.csv:3: the label 'cow' is none of those trained on: 'cat', 'dog'"),

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kerasformer.data import documents, reading
+from kerasformer.data import documents
 from kerasformer.data.corpus import read_corpus
 from kerasformer.data.documents import Texts
 from kerasformer.data.prepare import _Speed, load, prepare
+from kerasformer.data.readers import text as reading
 from kerasformer.errors import InputError
 from kerasformer.text.bpe import ALPHABET, BPE
 
@@ -230,7 +231,7 @@ def test_a_text_can_spell_the_end_of_text():
     ("name", "content", "options", "message"),
     [
         ("a.txt", "", {}, "a.txt: expected text, got an empty file; remove it"),
-        ("a.md", "text", {}, "a.md: unknown kind of file; expected .txt, .jsonl (each also as .gz), .parquet"),
+        ("a.md", "text", {}, "a.md: unknown kind of file; expected .txt, .jsonl, .ndjson, .json (each"),
         ("a.txt", b"one\ntwo\ncaf\xe9", {}, "a.txt:3: byte 0xe9 is not utf-8; name the encoding of the file, such as"),
         ("a.txt", b"one\n" * 40_000 + b"\xe9", {}, "a.txt:40001: byte 0xe9 is not utf-8"),
         (

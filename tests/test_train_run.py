@@ -240,3 +240,21 @@ def test_a_finished_run_gives_its_figures_again(run, caplog):
 def test_a_folder_without_a_run_cannot_be_evaluated(animals, tmp_path):
     with pytest.raises(InputError, match="expected a run's recipe at .*, got no such file"):
         evaluate_run(tmp_path, (animals,))
+
+
+def test_a_run_is_evaluated_on_files_read_as_its_own(run, animals, tmp_path, caplog):
+    recipe, _ = run
+    (tmp_path / "model").symlink_to((recipe.folder / "model").resolve())
+    told = json.loads((recipe.folder / "recipe.json").read_text())
+    for name in ("quoting", "delimiter", "missing_label", "on_bad"):  # as a run of before they were there
+        del told["data"][name]
+    (tmp_path / "recipe.json").write_text(json.dumps(told))
+    expected = evaluate_run(tmp_path, (animals,))
+    told["data"] |= {"delimiter": "|", "on_bad": "skip"}
+    (tmp_path / "recipe.json").write_text(json.dumps(told))
+    rows = [line.rpartition(",") for line in animals.read_text().splitlines()]
+    table = "".join(f"{text.rpartition(',')[0]}|{label}\n" for text, _, label in rows)
+    (tmp_path / "animals.csv").write_text(f"{table}|cat\nthe cat|-1\n")
+    assert evaluate_run(tmp_path, (tmp_path / "animals.csv",)) == pytest.approx(expected | {"skipped": 2})
+    [said] = caplog.messages
+    assert "left out 2 of 74 rows: the text is blank: 1" in said and "the label is -1, which stands for none" in said

@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from kerasformer.config.run import OnBad
 from kerasformer.errors import InputError
 from kerasformer.flags import parse, plain
 
@@ -22,17 +23,20 @@ def tokenizer(arguments: list[str]) -> None:
         lowercase: bool = True,
         text_column: str = "text",
         encoding: str = "utf-8",
+        on_bad: OnBad = "stop",
     ) -> tuple:
         """Train a vocabulary.
 
         Args:
-            files: .txt, .jsonl (each also as .gz), .parquet, or folders of them
+            files: .txt, .jsonl, .json (each also as .gz), .parquet, or folders of them
             vocab_size: of wordpiece and bpe: the number of tokens; there are fewer if pairs to join run out
             lowercase: of wordpiece: make no difference between upper and lower case, and drop accents
-            text_column: of the texts in .jsonl and .parquet
-            encoding: of .txt and .jsonl
+            text_column: of the texts in JSON and .parquet
+            encoding: of .txt and JSON without a byte order mark
+            on_bad: records that cannot be used are errors; or skip them, with a warning that counts them
         """
-        return kind, files, output, vocab_size, lowercase, {"text_column": text_column, "encoding": encoding}
+        reading = {"text_column": text_column, "encoding": encoding, "on_bad": on_bad}
+        return kind, files, output, vocab_size, lowercase, reading
 
     kind, files, output, vocab_size, lowercase, reading = parse(options, arguments, "tokenizer", tokenizer.__doc__)
     given = {plain(word).removeprefix("no-") for word in arguments if word.startswith("--")}
@@ -72,16 +76,18 @@ def prepare(arguments: list[str]) -> None:
         text_column: str = "text",
         encoding: str = "utf-8",
         seed: int = 0,
+        on_bad: OnBad = "stop",
     ) -> dict:
         """Tokenize texts to train a language model on.
 
         Args:
-            files: .txt, .jsonl (each also as .gz), .parquet, or folders of them
+            files: .txt, .jsonl, .json (each also as .gz), .parquet, or folders of them
             documents: what a document of a .txt file is: the file or each line of it
             validation: share to hold out: of one .txt file its last characters, else one document of every 1 / share
             validation_files: files to hold out instead
-            text_column: of the texts in .jsonl and .parquet
-            encoding: of .txt and .jsonl
+            text_column: of the texts in JSON and .parquet
+            encoding: of .txt and JSON without a byte order mark
+            on_bad: records that cannot be used are errors; or skip them, with a warning that counts them
             seed: of the draw of documents
         """
         return locals()

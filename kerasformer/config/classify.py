@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from kerasformer.config.rules import SHARE, choices, or_none, whole
-from kerasformer.config.run import COMMON, Run, Training
+from kerasformer.config.run import COMMON, OnBad, Run, Training
 from kerasformer.errors import InputError
+
+Quoting = Literal["auto", "csv", "none"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Data:
     """What the model learns from."""
 
     train: Path | None = None
-    """CSV, TSV, JSONL (each also .gz), Parquet, or a folder of <label>/*.txt."""
+    """CSV, TSV, JSON, JSONL (each also .gz), Parquet; a folder of shards, or a pattern; a folder of <label>/*.txt."""
     validation: Path | None = None
     """A validation set of its own; otherwise `split` holds texts out."""
     split: float = 0.1
@@ -42,7 +44,15 @@ class Data:
     text_pair_column: str | None = None
     """The second text's column, for pairs."""
     label_column: str = "label"
+    missing_label: str = "auto"
+    """The label of rows that have none; none if there is no such label; auto: -1 beside 0, 1, 2 and so on."""
     encoding: str = "utf-8"
+    quoting: Quoting = "auto"
+    """Of tables. csv: quotes enclose fields; none: they are characters; auto: csv, but with tabs as the file shows."""
+    delimiter: str = "auto"
+    """Of tables: one character, or tab; auto: comma or tab by the file's name, or what the header shows."""
+    on_bad: OnBad = "stop"
+    """Rows that cannot be used are errors; or skip them, with a warning that counts them."""
     max_length: int = 128
     """Longest input in tokens; longer texts are cut."""
     batch_size: int = 16
@@ -54,7 +64,8 @@ class Data:
     def columns(self) -> dict[str, str | None]:
         """What `read_examples` is told of the sources."""
         names = {"text": self.text_column, "text_pair": self.text_pair_column, "label": self.label_column}
-        return names | {"encoding": self.encoding}
+        settings = ("encoding", "quoting", "delimiter", "missing_label", "on_bad")
+        return names | {name: getattr(self, name) for name in settings}
 
 
 @dataclass(frozen=True)
@@ -97,5 +108,6 @@ Recipe.rules = COMMON | {
     "model.dropout": or_none(SHARE),
     "train.epochs": whole(1),
     "train.label_smoothing": SHARE,
+    **choices(Data, "data"),
     **choices(Train, "train"),
 }

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from kerasformer.config.ramp import check_ramp
 from kerasformer.config.rules import SHARE, choices, or_none, whole
-from kerasformer.config.run import COMMON, Run, Schedule, Training
+from kerasformer.config.run import COMMON, OnBad, Run, Schedule, Training
 from kerasformer.errors import InputError
 
 
@@ -15,7 +15,7 @@ class LanguageData:
     """The text that a language model learns from."""
 
     train: tuple[Path, ...] = ()
-    """A folder that `kerasformer prepare` wrote; or .txt, .jsonl (each also .gz), .parquet, or folders of them."""
+    """A folder that `kerasformer prepare` wrote; or .txt, JSON, JSONL (each also .gz), Parquet, or folders of them."""
     validation: tuple[Path, ...] = ()
     """Files of their own to validate on; otherwise `split` holds text out. Not for a prepared folder."""
     split: float = 0.1
@@ -29,6 +29,8 @@ class LanguageData:
     """What a document of a .txt file is."""
     text_column: str = "text"
     encoding: str = "utf-8"
+    on_bad: OnBad = "stop"
+    """Records that cannot be used are errors; or skip them, with a warning that counts them."""
     order: Literal["random", "consecutive"] = "random"
     """random: windows start anywhere; consecutive: they lie end to end, each once an epoch."""
     batch_size: int = 16
@@ -48,7 +50,7 @@ class LanguageData:
     def texts(self) -> dict[str, Any]:
         """What `data.Texts` is told of the files."""
         held_out = {"validation": self.split, "validation_files": self.validation}
-        columns = {"text_column": self.text_column, "encoding": self.encoding}
+        columns = {"text_column": self.text_column, "encoding": self.encoding, "on_bad": self.on_bad}
         return {**held_out, "documents": self.documents, **columns}
 
 

@@ -21,6 +21,7 @@ MAY_GROW = {"train.steps", "train.epochs"}
 Optimizer = Literal["adamw", "muon", "lamb", "adafactor", "lion", "sgd"]
 Schedule = Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "wsd", "one_cycle"]
 Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
+OnBad = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Text files -> the pieces of their documents, each for training or for validation, in memory that has a bound."""
+"""Text files -> the pieces of their documents, each for training or validation; memory is bounded but for .json."""
 
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count, groupby, repeat
@@ -13,22 +13,19 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from kerasformer.config.run import OnBad
 from kerasformer.data.corpus import INDEX
-from kerasformer.data.reading import (
-    CHUNK_BYTES,
-    check_column,
-    fault_of,
-    kind_of,
-    open_parquet,
-    read_json_lines,
-    read_lines,
-    read_text,
-)
-from kerasformer.errors import InputError
+from kerasformer.data.readers.bad_rows import BadRows, text_fault
+from kerasformer.data.readers.columns import find_column
+from kerasformer.data.readers.folders import SPLIT_WORDS, check_one_split, is_data, matching_files, split_of
+from kerasformer.data.readers.json_records import JSON, read_records
+from kerasformer.data.readers.parquet import open_parquet
+from kerasformer.data.readers.text import CHUNK_BYTES, kind_of, read_lines, read_text
+from kerasformer.errors import InputError, listed
 
 TRAIN, VALIDATION = "train", "validation"
-SUFFIXES = (".txt", ".jsonl", ".parquet")
-KINDS = ".txt, .jsonl (each also as .gz), .parquet, or a folder of them"
+SUFFIXES = (".txt", *JSON, ".parquet")
+KINDS = ".txt, .jsonl, .ndjson, .json (each also as .gz), .parquet, or a folder of them"
 _REMEDY = (
     "name that of the texts (--data.text_column of train, --text-column of prepare and tokenizer, text_column= in "
     "Python)"
@@ -65,13 +62,14 @@ class Texts:
     by the seed; of fewer than that none can be, unless by its name.
 
     Args:
-        files: .txt, .jsonl (each also as .gz) or .parquet; all such files of a folder and of those in it, but for
-            hidden ones.
+        files: .txt, .jsonl, .ndjson, .json (each also as .gz) or .parquet; all such files of a folder and of those in
+            it, but for hidden ones; or those that a pattern such as data/train-*.parquet matches.
         validation: share to hold out; 0 for none.
         validation_files: held out in place of a share of the others. A file named in both is held out.
         documents: whether a .txt file is one document or each of its lines is. Blank lines are left out.
-        text_column: of the texts in .jsonl and .parquet, where each record is a document. Blank ones are left out.
-        encoding: of .txt and .jsonl; a byte order mark is dropped.
+        text_column: of the texts in JSON and .parquet, where each record is a document. Blank ones are left out.
+        encoding: of .txt and JSON without a byte order mark, which tells its own and is dropped.
+        on_bad: what is done about records without a text, or that cannot be read: stop, or skip them with a warning.
 
     Raises:
         InputError: a value that cannot be.
@@ -84,8 +82,10 @@ class Texts:
     text_column: str = "text"
     encoding: str = "utf-8"
     seed: int = 0
+    on_bad: OnBad = "stop"
 
     def __post_init__(self):
+        BadRows(self.on_bad)  # refuses other words
         for name in ("files", "validation_files"):
             if isinstance(given := getattr(self, name), str | os.PathLike):
                 raise InputError(f"expected {name} as a sequence of paths, got {str(given)!r} alone; pass [path]")
@@ -102,33 +102,50 @@ class Texts:
         Raises:
             InputError: a file that cannot be read, is empty or of an unknown kind, or lacks a usable text.
         """
-        share = _exactly(self.validation)
         held_out = find_files(self.validation_files)
         kept_back = {path.resolve() for path in held_out}
         files = [path for path in find_files(self.files) if path.resolve() not in kept_back]
         if not files:
             raise InputError("expected text files to train on, got none; name some")
-        if held_out:
-            yield from self._by_document(files, repeat(False))
-            yield from self._by_document(held_out, repeat(True))
-        elif share and len(files) == 1 and kind_of(files[0]) == ".txt" and self.documents == "files":
-            yield from self._cut_in_two(files[0])
-        elif share:
-            if self.documents == "files" and all(kind_of(path) == ".txt" for path in files):
-                self._check_number(len(files))
-            number = yield from self._by_document(files, _draws(share, self.seed))
-            self._check_number(number)
-        else:
-            yield from self._by_document(files, repeat(False))
+        self._check_splits(files)
+        bad = BadRows(self.on_bad)
+        documents = yield from self._divided(files, held_out, bad)
+        bad.report(listed(list(map(str, files)), 3), documents)
 
-    def _by_document(self, files: Sequence[Path], held_out: Iterator[bool]) -> Generator[Piece, None, int]:
+    def _divided(self, files: Sequence[Path], held_out: Sequence[Path], bad: BadRows) -> Generator[Piece, None, int]:
+        """Yields the pieces of all files, each in its split; returns how many documents there were."""
+        share = _exactly(self.validation)
+        if held_out:
+            number = yield from self._by_document(files, repeat(False), bad)
+            return number + (yield from self._by_document(held_out, repeat(True), bad))
+        if share and len(files) == 1 and kind_of(files[0]) == ".txt" and self.documents == "files":
+            yield from self._cut_in_two(files[0])
+            return 1
+        if not share:
+            return (yield from self._by_document(files, repeat(False), bad))
+        if self.documents == "files" and all(kind_of(path) == ".txt" for path in files):
+            self._check_number(len(files))
+        number = yield from self._by_document(files, _draws(share, self.seed), bad)
+        self._check_number(number)
+        return number
+
+    def _by_document(
+        self, files: Sequence[Path], held_out: Iterator[bool], bad: BadRows
+    ) -> Generator[Piece, None, int]:
         """Yields the pieces of all documents, each in the split that `held_out` says; returns how many there were."""
         number = 0
         for path in files:
-            for document in self._documents(path):
+            for document in self._documents(path, bad):
                 yield from _pieces(VALIDATION if next(held_out) else TRAIN, document)
                 number += 1
         return number
+
+    def _check_splits(self, files: Sequence[Path]) -> None:
+        """Refuses a folder of which some files are to train on and others to measure by."""
+        for folder in map(Path, self.files):
+            inside = [path for path in files if path.is_relative_to(folder) and path != folder]
+            # A text may have any name, but for one that is nothing else than that of a split.
+            check_one_split(folder, [path for path in inside if split_of(path) and not _is_named_text(path)])
 
     def _check_number(self, documents: int) -> None:
         """Refuses documents too few to hold out a share of: the draw would decide whether any is."""
@@ -146,37 +163,43 @@ class Texts:
             for number, text in enumerate(_at_white_space(part for _, part in parts)):
                 yield Piece(split, text, begins=number == 0, ends=False)
 
-    def _documents(self, path: Path) -> Iterator[Iterable[str]]:
+    def _documents(self, path: Path, bad: BadRows) -> Iterator[Iterable[str]]:
         """The documents of a file, each in chunks that are to be read before the next."""
         if kind_of(path) == ".txt" and self.documents == "files":
             yield read_text(path, self.encoding)
             return
-        for origin, text in self._records(path):
-            if fault := fault_of(text):
-                raise InputError(f"{origin}: the text {fault}; mend or remove it")
-            if text and not text.isspace():
+        for origin, text in self._records(path, bad):
+            if fault := text_fault(text):
+                bad.add(origin, f"the text {fault}")
+            elif text and not text.isspace():
                 yield (text[start : start + CHUNK_BYTES] for start in range(0, len(text), CHUNK_BYTES))
 
-    def _records(self, path: Path) -> Iterator[tuple[str, Any]]:
+    def _records(self, path: Path, bad: BadRows) -> Iterator[tuple[str, Any]]:
         """Where each document stands, and its text."""
         match kind_of(path):
             case ".txt":
                 for number, line in enumerate(read_lines(path, self.encoding), start=1):
                     yield f"{path}:{number}", line.removesuffix("\r")
-            case ".jsonl":
-                for origin, record in read_json_lines(path, self.encoding):
-                    if not isinstance(record, Mapping):
-                        kind = type(record).__name__
-                        raise InputError(f"{origin}: expected an object of named values, found a {kind}")
-                    check_column(origin, list(record), self.text_column, _REMEDY)
-                    yield origin, record[self.text_column]
             case ".parquet":
                 with open_parquet(path) as file:
-                    check_column(str(path), file.schema_arrow.names, self.text_column, _REMEDY)
+                    names = file.schema_arrow.names
+                    column = names[find_column(str(path), names, self.text_column, _REMEDY)]
                     rows = count(1)
-                    for batch in file.iter_batches(_ROWS, columns=[self.text_column]):
+                    for batch in file.iter_batches(_ROWS, columns=[column]):
                         for text in batch.column(0).to_pylist():
                             yield f"{path}: row {next(rows)}", text
+            case _:
+                for origin, record in read_records(path, self.encoding, bad):
+                    if self.text_column in record:
+                        yield origin, record[self.text_column]
+                    else:
+                        known = listed([repr(str(key)[:40]) for key in record])
+                        bad.add(origin, f"expected one column {self.text_column!r}, found none among {known}", _REMEDY)
+
+
+def _is_named_text(path: Path) -> bool:
+    """Whether a file is one text that has a name of its own, and not just that of a split."""
+    return kind_of(path) == ".txt" and path.name.lower().partition(".")[0] not in SPLIT_WORDS
 
 
 def find_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
@@ -187,9 +210,7 @@ def find_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
     """
     files: list[Path] = []
     for path in map(Path, paths):
-        if not path.exists():
-            raise InputError(f"expected a file or folder of texts, found none at {str(path)!r:.200}; check the path")
-        found = [path]
+        found = [path] if os.path.exists(path) else matching_files(path)
         if path.is_dir():
             if (path / INDEX).exists():
                 raise InputError(
@@ -197,6 +218,7 @@ def find_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
                     "was made from"
                 )
             inside = sorted(other for other in path.rglob("*") if kind_of(other) in SUFFIXES and other.is_file())
+            inside = [other for other in inside if kind_of(other) == ".txt" or is_data(other)]
             found = [other for other in inside if not any(part[0] == "." for part in other.relative_to(path).parts)]
         if not found:
             raise InputError(f"{path}: expected text files in this folder, found none; add {KINDS}")

@@ -7,9 +7,9 @@ import numpy as np
 
 from kerasformer.config import Augment
 from kerasformer.data.batches import Batches
-from kerasformer.data.sources import Examples, Source, check_labels, read_examples
+from kerasformer.data.sources import Examples, Source, check_labels, read_examples, read_held_out
 from kerasformer.data.split import label_ids, label_names, stratified_split
-from kerasformer.errors import InputError
+from kerasformer.errors import InputError, listed
 from kerasformer.text.tokenizer import Tokenizer
 
 
@@ -29,14 +29,14 @@ def classification(
     """Reads labelled texts and splits them into batches to train on and batches to validate on.
 
     Args:
-        source: CSV, TSV, JSONL, Parquet, a folder of `<label>/*.txt`, or Python lists; see `read_examples`.
+        source: CSV, TSV, JSON, Parquet, a folder of them or of `<label>/*.txt`, or lists; see `read_examples`.
         max_length: longest row in tokens, the special ones included; longer texts are cut.
         split: share held out for validation, of every label alike; 0 for none. Unused where `validation` is given.
         validation: a source of its own for the validation set.
         labels: class names in the order of the model's logits; by default those of the training set, sorted.
         seed: of the split, the order and the augmentation.
         augment: word-level changes to the training texts.
-        **columns: `text`, `text_pair`, `label` and `encoding` of `read_examples`.
+        **columns: what else `read_examples` takes: `text`, `text_pair`, `label`, `on_bad` and so on.
 
     Raises:
         InputError: unreadable sources, a single class, a label that training lacks, or a `max_length` above the
@@ -46,7 +46,9 @@ def classification(
     check_labels(examples)
     train, valid = examples, None
     if validation is not None:
-        valid = read_examples(validation, **columns) if not isinstance(validation, Examples) else validation
+        valid = validation
+        if not isinstance(valid, Examples):
+            valid = read_held_out(valid, labels or set(examples.labels), **columns)
     elif split:
         kept, held_out = stratified_split(examples.labels, split, seed)
         train, valid = examples.take(kept), examples.take(held_out)
@@ -113,7 +115,7 @@ def _is_pair(row: object) -> bool:
 def summary(batches: Batches) -> str:
     """One line on a set: examples, classes, how much is cut and how much is padding."""
     counts = Counter(batches.labels[i] for i in batches.label_ids)
-    classes = ", ".join(f"{name} {counts[name]:,}" for name in batches.labels)
+    classes = listed([f"{name[:40]} {counts[name]:,}" for name in batches.labels])
     return (
         f"{len(batches.lengths):,} texts ({classes}); {np.mean(batches.encoded.truncated):.1%} cut to "
         f"{batches.max_length} tokens, {batches.padding_share:.1%} padding"

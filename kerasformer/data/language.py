@@ -36,7 +36,8 @@ def language_modelling(
         batch_ramp: smaller batches of the training set before those; see `Windows`.
         order: of the training windows; see `Windows`.
         seed: of the order and of the documents that are held out.
-        **texts: `validation`, `validation_files`, `documents`, `text_column` and `encoding` of `Texts`, for text files.
+        **texts: `validation`, `validation_files`, `documents`, `text_column`, `encoding` and `on_bad` of `Texts`, for
+            text files.
 
     Returns:
         The training windows; and those held out, if any are, of which `in_order` gives each once.

@@ -30,7 +30,7 @@ def prepare(
 ) -> dict[str, Counts]:
     """Writes a folder of shards, their index and the tokenizer, whole or not at all; see `corpus`.
 
-    Memory does not grow with the texts, as long as there is white space in them.
+    Memory does not grow with the texts, as long as there is white space in them and they are no .json files.
 
     Args:
         tokenizer: its `end_id` follows each document.

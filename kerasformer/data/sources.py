@@ -1,43 +1,46 @@
-"""Labelled texts from wherever they are: tables, JSON lines, Parquet, class folders, Python lists."""
+"""Labelled texts from wherever they are: tables, JSON, Parquet, shards of them, class folders, Python lists."""
 
-import csv
-import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerasformer.data.reading import (
-    check_column,
-    fault_of,
-    kind_of,
-    open_parquet,
-    read_json_lines,
-    read_text,
-    unreadable,
-)
-from kerasformer.errors import InputError
+from kerasformer.config.classify import Quoting
+from kerasformer.config.run import OnBad
+from kerasformer.data.labels import KEEP, UNLABELLED, find_missing_label, label_texts
+from kerasformer.data.readers.bad_rows import SKIP_FLAGS, BadRows, text_fault
+from kerasformer.data.readers.class_folders import read_class_folders
+from kerasformer.data.readers.columns import Raw, Reading, spoken
+from kerasformer.data.readers.folders import find_tables
+from kerasformer.data.readers.json_records import JSON, objects, read_json_table, table_of
+from kerasformer.data.readers.parquet import read_parquet
+from kerasformer.data.readers.tables import SEPARATORS, check_format, read_table
+from kerasformer.data.readers.text import kind_of, unreadable
+from kerasformer.errors import InputError, listed
 
-KINDS = ".csv, .tsv, .jsonl (each also as .gz), .parquet, or a folder of <label>/*.txt"
-FLAGS = {"text": "--data.text_column", "text_pair": "--data.text_pair_column", "label": "--data.label_column"}
+READERS = dict.fromkeys(SEPARATORS, read_table) | dict.fromkeys(JSON, read_json_table)
+READERS |= {".parquet": read_parquet}
+KINDS = ".csv, .tsv, .jsonl, .ndjson, .json (each also as .gz), .parquet, or a folder of <label>/*.txt"
 
 Source = str | os.PathLike[str] | tuple | list
-
-Wanted = dict[str, str]  # field ("text", "text_pair", "label") -> the name of its column
-Raw = tuple[list[str], dict[str, list[Any]]]  # origins, and for each field its values before any check
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts, their labels and where each came from ("news.csv:17"), in step."""
+    """Texts, their labels and where each came from ("news.csv:17"), in step.
+
+    Args:
+        skipped: how many rows of the source were left out because they are unusable.
+    """
 
     texts: list[str]
     text_pairs: list[str] | None
     labels: list[str] | None
     origins: list[str]
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -55,38 +58,64 @@ def read_examples(
     text_pair: str | None = None,
     label: str | None = "label",
     encoding: str = "utf-8",
+    quoting: Quoting = "auto",
+    delimiter: str = "auto",
+    missing_label: str | int = "auto",
+    on_bad: OnBad = "stop",
 ) -> Examples:
-    """Read every example of `source`, exactly as written.
+    """Read every example of `source`, exactly as written: "NA", "nan" and "null" are texts like others.
 
     Args:
-        source: a .csv or .tsv file with a header, .jsonl (these three also as .gz) or .parquet; a folder of
-            `<label>/*.txt`; a tuple `(texts, labels)` or `(texts, text_pairs, labels)`; a list of dicts. Without
-            labels, also a folder of `*.txt` or a list of strings.
+        source: a table with a header (.csv, .tsv), records (.jsonl, .ndjson, .json), all of these also as .gz, or
+            .parquet; a folder of such files, the shards of one table, or a pattern such as "data/train-*.parquet"; a
+            folder of `<label>/*.txt`; a tuple `(texts, labels)` or `(texts, text_pairs, labels)`; a list of dicts.
+            Without labels, also a folder of `*.txt` or a list of strings.
         text, text_pair, label: columns, or keys of the dicts. `label=None` reads unlabelled texts.
-        encoding: of the text files; a byte order mark is dropped.
+        encoding: of text files without a byte order mark, which tells its own and is dropped.
+        quoting: csv: quotes stand around fields of a table, and are doubled inside; none: they are characters like
+            others; auto: csv, but in tables with tabs only where the file shows it.
+        delimiter: between the fields of a table, "tab" for a tab; auto: a comma in .csv and a tab in .tsv, or what
+            separates the wanted columns in the header.
+        missing_label: the label of rows that have none; "none" if there is no such label; auto: -1 where Parquet
+            files name their classes, or where the other labels are 0, 1, 2 and so on.
+        on_bad: what is done about rows without a usable text, text pair or label, or that cannot be read: stop, or
+            skip them with a warning. More than half of the rows are not skipped.
 
     Raises:
         InputError: the source cannot be read, lacks a column, or an example lacks a usable text, text pair or label.
     """
+    check_format(quoting, delimiter)
     fields = {"text": text, "text_pair": text_pair, "label": label}
     wanted = {field: column for field, column in fields.items() if column is not None}
+    bad = BadRows(on_bad)
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
-        origins, raw = _read_path(Path(source), wanted, encoding)
+        raw = _read_path(Path(source), Reading(wanted, encoding, quoting, delimiter, bad))
     else:
         name = "examples"
-        origins, raw = _read_lists(source, wanted)
-    if not origins:
+        raw = _read_lists(source, wanted, bad)
+    if not raw.origins and not bad:
         raise InputError(f"{name}: expected examples, found none; add some, or name another source")
-    if absent := [_spoken(field) for field in wanted if field not in raw]:
+    if absent := [spoken(field) for field in wanted if field not in raw.fields]:
         raise InputError(
             f"{name}: expected {absent[0]}s, found none; pass a table, dicts or (texts, text_pairs, labels)"
         )
-    if "label" in raw:
-        raw["label"] = [str(v) if isinstance(v, int | np.integer | np.bool_) else v for v in raw["label"]]
-    for field, values in raw.items():
-        _check_values(field, values, origins)
-    return Examples(raw["text"], raw.get("text_pair"), raw.get("label"), origins)
+    return _usable(name, raw, str(missing_label), bad)
+
+
+def read_held_out(source: Source, labels: Collection[str], **columns) -> Examples:
+    """Reads examples to measure a classifier with; -1 is a label only if it is one of the classifier's.
+
+    Args:
+        labels: of the classifier.
+        **columns: as of `read_examples`.
+
+    Raises:
+        InputError: as `read_examples`.
+    """
+    if columns.get("missing_label", "auto") == "auto":
+        columns["missing_label"] = "none" if UNLABELLED in labels else UNLABELLED
+    return read_examples(source, **columns)
 
 
 def check_labels(examples: Examples) -> None:
@@ -99,104 +128,40 @@ def check_labels(examples: Examples) -> None:
         raise InputError(f"{first}: expected two classes or more, but every label is {label!r}; add texts of others")
 
 
-def _read_path(path: Path, wanted: Wanted, encoding: str) -> Raw:
-    if not os.path.exists(path):
-        raise InputError(f"expected a file or folder of texts, found none at {str(path)!r:.200}; check the path")
+def _read_path(path: Path, reading: Reading) -> Raw:
     try:
-        if path.is_dir():
-            return _read_folder(path, wanted, encoding)
-        match kind_of(path):
-            case ".csv":
-                return _parse_table(str(path), _read_text(path, encoding), ",", wanted)
-            case ".tsv":
-                return _parse_table(str(path), _read_text(path, encoding), "\t", wanted)
-            case ".jsonl":
-                return _read_json_lines(path, encoding, wanted)
-            case ".parquet":
-                return _read_parquet(path, wanted)
+        if files := find_tables(path, tuple(READERS)):
+            return _joined(files, [_read_file(file, reading) for file in files])
+        return read_class_folders(path, reading)
     except OSError as error:
         raise unreadable(path, error) from error
-    raise InputError(f"{path}: unknown kind of file; expected {KINDS}: convert it")
 
 
-def _read_text(path: Path, encoding: str) -> str:
-    return "".join(read_text(path, encoding))
+def _read_file(path: Path, reading: Reading) -> Raw:
+    if reader := READERS.get(kind_of(path)):
+        return reader(path, reading)
+    raise InputError(f"{path}: unknown kind of file; expected {KINDS}: rename or convert it")
 
 
-def _read_folder(root: Path, wanted: Wanted, encoding: str) -> Raw:
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    files = {folder: _text_files(folder) for folder in folders}
-    if "label" not in wanted:
-        files = {root: _text_files(root), **files}
-    elif not folders:
-        raise InputError(f"{root}: no class folders in it; expected <label>/*.txt: sort the texts so")
-    elif empty := [folder for folder, inside in files.items() if not inside]:
-        raise InputError(
-            f"{empty[0]}: no .txt files in this class folder; expected <label>/*.txt: add some or remove it"
-        )
-    paths = [path for inside in files.values() for path in inside]
-    raw = {"text": [_read_text(path, encoding) for path in paths]}
-    if "label" in wanted:
-        raw["label"] = [path.parent.name for path in paths]
-    return [str(path) for path in paths], raw
+def _joined(files: list[Path], shards: list[Raw]) -> Raw:
+    """The rows of all shards in order, which have the same columns and classes."""
+    first = shards[0]
+    for file, shard in zip(files, shards, strict=True):
+        for what in ("header", "classes"):
+            if (found := getattr(shard, what)) != (expected := getattr(first, what)):
+                different = sorted(set(found or ()) ^ set(expected or ()))
+                raise InputError(
+                    f"{file}: expected the {'columns' if what == 'header' else 'classes'} of {files[0]}, found "
+                    f"{listed([repr(name) for name in different]) or 'another order'} in one of them alone; "
+                    "name the files that go together"
+                )
+    if len(shards) == 1:
+        return first
+    fields = {field: [value for shard in shards for value in shard.fields[field]] for field in first.fields}
+    return Raw([origin for shard in shards for origin in shard.origins], fields, first.header, first.classes)
 
 
-def _text_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name.lower().endswith((".txt", ".txt.gz")))
-
-
-def _parse_table(name: str, text: str, delimiter: str, wanted: Wanted) -> Raw:
-    rows = _numbered_rows(name, text, delimiter)
-    if not rows:
-        raise InputError(f"{name}: the file is empty; expected a header and rows")
-    _, header = rows.pop(0)
-    _check_columns(name, header, wanted)
-    for line, row in rows:
-        if len(row) != len(header):
-            separator = "comma" if delimiter == "," else "tab"
-            raise InputError(
-                f"{name}:{line}: expected {len(header)} fields as in the header, found {len(row)}; "
-                f"quote a text that holds a {separator} or a line break"
-            )
-    places = {field: header.index(column) for field, column in wanted.items()}
-    columns = {field: [row[place] for _, row in rows] for field, place in places.items()}
-    return [f"{name}:{line}" for line, _ in rows], columns
-
-
-def _numbered_rows(name: str, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    """Each row that is not blank, with the line on which it starts (a quoted text may span lines)."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows, line = [], 1
-    limit = csv.field_size_limit(2**31 - 1)  # by default 128 KiB, which a document can exceed
-    try:
-        for row in reader:
-            if row:
-                rows.append((line, row))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{name}:{line}: {error}; close every quote, and double one inside a quoted text") from error
-    finally:
-        csv.field_size_limit(limit)
-    return rows
-
-
-def _read_json_lines(path: Path, encoding: str, wanted: Wanted) -> Raw:
-    origins, records = [], []
-    for origin, record in read_json_lines(path, encoding):
-        origins.append(origin)
-        records.append(record)
-    return _from_records(str(path), origins, records, wanted)
-
-
-def _read_parquet(path: Path, wanted: Wanted) -> Raw:
-    with open_parquet(path) as file:
-        _check_columns(str(path), file.schema_arrow.names, wanted)
-        table = file.read(columns=list(wanted.values()))
-        raw = {field: table.column(column).to_pylist() for field, column in wanted.items()}
-    return [f"{path}: row {row}" for row in range(1, len(table) + 1)], raw
-
-
-def _read_lists(source: Any, wanted: Wanted) -> Raw:
+def _read_lists(source: Any, wanted: Mapping[str, str], bad: BadRows) -> Raw:
     match source:
         case tuple((texts, labels)):
             columns = {"text": texts, "label": labels}
@@ -205,7 +170,8 @@ def _read_lists(source: Any, wanted: Wanted) -> Raw:
         case list([str(), *_]):
             columns = {"text": source}
         case list():
-            return _from_records("examples", _indices(len(source)), source, wanted)
+            records = ((f"examples[{i}]", record) for i, record in enumerate(source))
+            return table_of("examples", objects(records, bad), wanted)
         case _:
             kind = f"tuple of {len(source)}" if isinstance(source, tuple) else type(source).__name__
             raise InputError(
@@ -215,52 +181,50 @@ def _read_lists(source: Any, wanted: Wanted) -> Raw:
         columns.pop("label", None)
     for field, values in columns.items():
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-            raise InputError(f"expected a list of {_spoken(field)}s, not a {type(values).__name__}")
-    raw = {field: list(values) for field, values in columns.items()}
-    if len({len(values) for values in raw.values()}) > 1:
-        lengths = ", ".join(f"{len(values)} {_spoken(field)}s" for field, values in raw.items())
+            raise InputError(f"expected a list of {spoken(field)}s, not a {type(values).__name__}")
+    fields = {field: list(values) for field, values in columns.items()}
+    if len({len(values) for values in fields.values()}) > 1:
+        lengths = ", ".join(f"{len(values)} {spoken(field)}s" for field, values in fields.items())
         raise InputError(f"expected lists of one length, found {lengths}; pair them up")
-    return _indices(len(raw["text"])), raw
+    return Raw([f"examples[{i}]" for i in range(len(fields["text"]))], fields)
 
 
-def _indices(count: int) -> list[str]:
-    return [f"examples[{i}]" for i in range(count)]
+def _usable(name: str, raw: Raw, missing: str, bad: BadRows) -> Examples:
+    """The examples without a fault; the others are bad rows."""
+    fields, faults, mark = dict(raw.fields), {}, None
+    if "label" in fields:
+        fields["label"] = label_texts(fields["label"])
+        mark = find_missing_label(fields["label"], raw.origins, missing, raw.classes is not None)
+    for field, values in fields.items():
+        found = {row: fault for row, value in enumerate(values) if not _is_plain(value) and (fault := _fault(value))}
+        if field == "label" and mark is not None:
+            found |= {row: f"is {mark}, which stands for none ({KEEP})" for row, v in enumerate(values) if v == mark}
+        if found and not bad.skips:
+            row = min(found)
+            raise InputError(
+                f"{raw.origins[row]}: the {spoken(field)} {found[row]}; {len(found)} of {len(values)} examples have "
+                f"no usable {spoken(field)}: mend or remove them, or leave such rows out ({SKIP_FLAGS})"
+            )
+        faults = {row: f"the {spoken(field)} {fault}" for row, fault in found.items()} | faults
+    for row in sorted(faults):
+        bad.add(raw.origins[row], faults[row])
+    kept = [row for row in range(len(raw.origins)) if row not in faults]
+    bad.report(name, len(kept))
+    examples = Examples(fields["text"], fields.get("text_pair"), fields.get("label"), raw.origins)
+    return replace(examples.take(kept) if faults else examples, skipped=len(bad))
 
 
-def _from_records(name: str, origins: list[str], records: list[Any], wanted: Wanted) -> Raw:
-    for origin, record in zip(origins, records, strict=True):
-        if not isinstance(record, Mapping):
-            raise InputError(f"{origin}: expected an object of named values, found a {type(record).__name__}")
-    if records:
-        _check_columns(name, list(dict.fromkeys(key for record in records for key in record)), wanted)
-    return origins, {field: [record.get(column) for record in records] for field, column in wanted.items()}
-
-
-def _check_columns(name: str, columns: list[str], wanted: Wanted) -> None:
-    for field, column in wanted.items():
-        check_column(name, columns, column, f"name the {_spoken(field)}s with {FLAGS[field]} ({field}= in Python)")
-
-
-def _check_values(field: str, values: list[Any], origins: list[str]) -> None:
-    faults = [(origin, fault) for origin, value in zip(origins, values, strict=True) if (fault := _fault(value))]
-    if faults:
-        origin, fault = faults[0]
-        raise InputError(
-            f"{origin}: the {_spoken(field)} {fault}; {len(faults)} of {len(values)} examples "
-            f"have no usable {_spoken(field)}: mend or remove them"
-        )
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a text of ASCII characters to learn from: the most common case, told soon."""
+    return type(value) is str and value.isascii() and "\0" not in value and bool(value.strip())
 
 
 def _fault(value: Any) -> str | None:
     """What keeps a value from being a text to learn from, or None."""
-    if fault := fault_of(value):
+    if fault := text_fault(value):
         return fault
     if not value or value.isspace():
         return "is blank"
     if "\0" in value:
         return "holds a NUL character"
     return None
-
-
-def _spoken(field: str) -> str:
-    return field.replace("_", " ")

@@ -10,7 +10,7 @@ import tensorflow as tf
 from kerasformer.config import Data, Recipe
 from kerasformer.data.batches import Batches
 from kerasformer.data.encoding import classification, encode, summary
-from kerasformer.data.sources import Source, check_labels, read_examples
+from kerasformer.data.sources import Source, check_labels, read_examples, read_held_out
 from kerasformer.data.split import label_names
 from kerasformer.errors import InputError
 from kerasformer.training.evaluation import Evaluation, Report
@@ -38,10 +38,11 @@ def job(recipe: Recipe, source: Source, policy: str) -> Job:
         max_length=data.max_length,
         batch_size=data.batch_size,
         split=data.split,
-        validation=data.validation and read_examples(data.validation, **data.columns),
+        validation=data.validation,
         labels=model.labels,
         seed=data.seed,
         augment=data.augment if any(dataclasses.astuple(data.augment)) else None,
+        **data.columns,
     )
 
     def trial() -> tuple[tf.data.Dataset, int]:
@@ -88,13 +89,16 @@ def evaluate_run(folder: Path, files: Sequence[Path]) -> dict[str, float]:
         InputError: no run, several files, or one that does not fit the run.
     """
     if len(files) != 1:
-        raise InputError(f"expected one file of labelled texts, got {len(files)}; evaluate them in turn")
+        raise InputError(
+            f"expected one file of labelled texts, got {len(files)}; evaluate them in turn, or quote a pattern"
+        )
     data, model = read_part(folder, "data", Data), saved(Path(folder) / "model")
+    examples = read_held_out(files[0], model.labels, **data.columns)
     batches = encode(
-        read_examples(files[0], **data.columns),
+        examples,
         tokenizer=model.tokenizer,
         labels=model.labels,
         max_length=data.max_length,
         batch_size=32,
     )
-    return evaluation(model, batches)
+    return evaluation(model, batches) | ({"skipped": examples.skipped} if examples.skipped else {})
