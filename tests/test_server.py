@@ -27,12 +27,18 @@ STRINGS = tf.TensorSpec([None], tf.string, name="text")
 EXAMPLES = tf.TensorSpec([None], tf.string, name="inputs")
 PAIRS = tf.TensorSpec([None, 2], tf.int64, name="pair")
 SERVE = """
-import sys
+import signal, sys
 from pathlib import Path
+import tensorflow as tf
 from kerasformer.serving import servables, server
 servables.RUN_TIMEOUT_MS = 2000
 server.BODY_LIMIT = 2**20
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 server.serve(Path(sys.argv[1]), rest_port=0)
+# It gives back what it has changed of the process.
+assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+assert tf.function(lambda x: x * 2, jit_compile=True)(tf.ones(1)).numpy() == 2
 """
 
 

@@ -69,17 +69,25 @@ def check(arguments: list[str]) -> int:
 def serve(arguments: list[str]) -> None:
     """Serve every model of a folder over TF Serving's REST API: `kerasformer serve saved_models`."""
 
-    def options(folder: tyro.conf.Positional[Path], host: str = "127.0.0.1", rest_port: int = 8501) -> tuple:
-        """Serve every model of a folder, each in its newest version.
+    def options(
+        folder: tyro.conf.Positional[Path],
+        host: str = "127.0.0.1",
+        rest_port: int = 8501,
+        file_system_poll_wait_seconds: float = 1.0,
+    ) -> dict:
+        """Serve every model of a folder, each in its newest version, until SIGINT or SIGTERM.
+
+        Versions and models that are added are loaded while it runs, and those that are removed are unloaded.
 
         Args:
             host: The address to listen at; 0.0.0.0 for all of this machine.
             rest_port: Of the REST API; 0 takes a free one, which the log tells.
+            file_system_poll_wait_seconds: Between two looks for new and removed versions; 0 looks once, at the start.
         """
-        return folder, host, rest_port
+        return locals()
 
-    folder, host, port = parse(options, arguments, "serve", serve.__doc__)
+    settings = parse(options, arguments, "serve", serve.__doc__)
     import_tensorflow()
     from kerasformer.serving.server import serve as run
 
-    run(folder, host=host, rest_port=port)
+    run(settings.pop("folder"), **settings)

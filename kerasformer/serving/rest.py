@@ -74,18 +74,18 @@ class RestApi:
 
     def _predict(self, model: ModelSpec, document: dict[str, Any]) -> bytes:
         signature_name = _signature_name(document)
-        servable = self._servables.get(model)
-        if signature_name not in servable.signatures:
-            raise invalid(f'Serving signature name: "{signature_name}" not found in signature def')
-        dtypes = _dtypes(servable.signatures[signature_name].inputs)
-        if not dtypes:
-            raise invalid(f"Failed to get input map for signature: {document.get('signature_name') or 'DEFAULT'}")
-        if "instances" in document:
-            tensors = json_tensor.from_rows(_instances(document), dtypes)
-            return json_tensor.to_rows(servable.run(signature_name, tensors))
-        if "inputs" in document:
-            tensors = json_tensor.from_columns(document["inputs"], dtypes)
-            return json_tensor.to_columns(servable.run(signature_name, tensors))
+        with self._servables.use(model) as servable:
+            if signature_name not in servable.signatures:
+                raise invalid(f'Serving signature name: "{signature_name}" not found in signature def')
+            dtypes = _dtypes(servable.signatures[signature_name].inputs)
+            if not dtypes:
+                raise invalid(f"Failed to get input map for signature: {document.get('signature_name') or 'DEFAULT'}")
+            if "instances" in document:
+                tensors = json_tensor.from_rows(_instances(document), dtypes)
+                return json_tensor.to_rows(servable.run(signature_name, tensors))
+            if "inputs" in document:
+                tensors = json_tensor.from_columns(document["inputs"], dtypes)
+                return json_tensor.to_columns(servable.run(signature_name, tensors))
         raise invalid("Missing 'inputs' or 'instances' key")
 
     def _classify(self, model: ModelSpec, document: dict[str, Any]) -> bytes:
@@ -101,25 +101,26 @@ class RestApi:
     ) -> tuple[dict[str, np.ndarray], int]:
         signature_name = _signature_name(document)
         inputs = examples.from_examples(document)
-        servable = self._servables.get(model)
-        if signature_name not in servable.signatures:
-            raise invalid(f"No signature was found with the name: {signature_name}")
-        check(servable.signatures[signature_name])
-        return servable.run(signature_name, inputs), len(inputs["inputs"])
+        with self._servables.use(model) as servable:
+            if signature_name not in servable.signatures:
+                raise invalid(f"No signature was found with the name: {signature_name}")
+            check(servable.signatures[signature_name])
+            return servable.run(signature_name, inputs), len(inputs["inputs"])
 
     def _status(self, model: ModelSpec) -> bytes:
         versions = self._servables.versions(model)
         return _json({"model_version_status": [_version_status(version) for version in versions]})
 
     def _metadata(self, model: ModelSpec) -> bytes:
-        servable = self._servables.get(model)
+        with self._servables.use(model) as servable:
+            version, definitions = servable.version, servable.signatures
         signatures = {
             name: MessageToDict(signature, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-            for name, signature in servable.signatures.items()
+            for name, signature in definitions.items()
         }
         return _json(
             {
-                "model_spec": {"name": model.name, "signature_name": "", "version": str(servable.version)},
+                "model_spec": {"name": model.name, "signature_name": "", "version": str(version)},
                 "metadata": {"signature_def": {"signature_def": signatures}},
             }
         )
@@ -169,6 +170,6 @@ def _version_status(version: Version) -> dict[str, Any]:
     code, message = (version.error.code, version.error.message) if version.error else ("OK", "")
     return {
         "version": str(version.number),
-        "state": "END" if version.error else "AVAILABLE",
+        "state": version.state,
         "status": {"error_code": code, "error_message": message},
     }

@@ -2,8 +2,9 @@
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,38 +13,14 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, error_codes_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from kerasformer.errors import InputError
 from kerasformer.serving import warmup
-from kerasformer.serving.session import disable_xla, load, with_defaults
+from kerasformer.serving.session import disable_xla, enable_xla, load, with_defaults
 from kerasformer.serving.status import ServingError, invalid
-from kerasformer.serving.versions import newest
+from kerasformer.serving.versions import files_of
 
 RUN_TIMEOUT_MS = 30_000  # TF Serving's --rest_api_timeout_in_ms
 
 _log = logging.getLogger(__name__)
-
-
-def find_models(folder: Path) -> dict[str, Path]:
-    """Find the newest version of each model in a folder.
-
-    Args:
-        folder: holds `<model>/<integer version>/`, as TF Serving expects.
-
-    Returns:
-        Model name -> version directory, in order of name.
-
-    Raises:
-        InputError: the folder is missing, or has no model.
-    """
-    if not folder.is_dir():
-        raise InputError(f"expected a folder of models, found none at {folder}: export a model there first")
-    models = {model.name: version for model in sorted(folder.iterdir()) if (version := newest(model))}
-    if not models:
-        raise InputError(
-            f"expected {folder}/<model>/<integer version>/saved_model.pb, found no such model: export one there, "
-            "or name the folder above it"
-        )
-    return models
 
 
 class Servable:
@@ -53,17 +30,29 @@ class Servable:
         path: the version directory.
 
     Raises:
-        ServingError: the SavedModel does not load, or a request of its warm-up file fails.
+        ServingError: the SavedModel does not load, a request of its warm-up file fails, or its files change meanwhile.
     """
 
     def __init__(self, path: Path):
+        self.files = files_of(path)
         with _as_serving_error():
             self._session, meta_graph = load(path)
         self.version = int(path.name)
         self.signatures: Mapping[str, SignatureDef] = meta_graph.signature_def
         self._callables: dict[str, Callable[..., list[Any]]] = {}
-        for signature_name, inputs in warmup.read(path):
-            self.run(signature_name, inputs)
+        try:
+            for signature_name, inputs in warmup.read(path):
+                self.run(signature_name, inputs)
+            if files_of(path) != self.files:
+                raise ServingError("UNAVAILABLE", f"the files of {path} changed while they were loaded")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Free the memory of the model, which cannot run any more."""
+        self._callables.clear()
+        self._session.close()
 
     def run(self, signature_name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run a signature of the model.
@@ -130,64 +119,145 @@ class ModelSpec(NamedTuple):
     label: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Version:
-    """A version of a model: its servable, or the error that kept it from loading."""
+    """A version of a model that this process serves, has served, or has tried to.
+
+    Args:
+        state: START, LOADING, AVAILABLE, UNLOADING or END, as TF Serving names them.
+        servable: what answers, from AVAILABLE on until UNLOADING is over.
+        error: what kept it from loading.
+        requests: how many are under way.
+    """
 
     number: int
+    state: str = "START"
     servable: Servable | None = None
     error: ServingError | None = None
+    requests: int = 0
 
 
 class Servables:
-    """The versions of the models that this process serves."""
+    """The versions of the models that this process serves; they may be called, loaded and unloaded in any thread.
 
-    def __init__(self):
-        if not disable_xla():
+    Args:
+        xla: leave XLA on, which is switched for the whole process, for what else runs in it. TF Serving has it off.
+    """
+
+    def __init__(self, *, xla: bool = False):
+        if xla or not disable_xla():
             _log.warning(
                 "XLA stays on here, where TF Serving has it off: `kerasformer check` finds models that need it"
             )
         self._models: dict[str, dict[int, Version]] = {}
+        self._lock = threading.Lock()  # of what the versions are; never held while one loads, runs or closes
 
     def load(self, name: str, path: Path) -> Version:
-        """Load a version of a model; one that fails is kept with its error.
+        """Load a version of a model and put it into service, in the place of one of its number.
+
+        One that fails is kept with its error, unless one of its number is in service, which stays.
 
         Args:
             name: of the model.
             path: the version directory.
         """
-        number = int(path.name)
+        version = Version(int(path.name))
+        before = self._put(name, version, "LOADING")
         try:
-            version = Version(number, servable=Servable(path))
+            version.servable = Servable(path)
         except ServingError as error:
-            version = Version(number, error=error)
+            version.error = ServingError(error.code, error.message)  # without the stack, which holds the session
         except Exception as error:  # whatever a broken SavedModel makes the loader raise
-            version = Version(number, error=ServingError("UNKNOWN", str(error)))
-        self._models.setdefault(name, {})[number] = version
+            version.error = ServingError("UNKNOWN", str(error))
+        self._put(name, version, "END" if version.error else "AVAILABLE")
+        if before and not version.error:
+            self._retire(before)
         return version
 
-    def get(self, model: ModelSpec) -> Servable:
-        """The version asked for, or the newest, if it is available.
+    def _put(self, name: str, version: Version, state: str) -> Version | None:
+        """Gives a version its state and, unless another of its number is in service, its place; returns that other."""
+        with self._lock:
+            version.state = state
+            versions = self._models.setdefault(name, {})
+            before = versions.get(version.number)
+            in_service = before is not None and before is not version and before.state == "AVAILABLE"
+            if not in_service or state == "AVAILABLE":
+                versions[version.number] = version
+            return before if in_service else None
+
+    def unload(self, name: str, number: int) -> None:
+        """Take a version out of service, and free it once its requests are done."""
+        with self._lock:
+            version = self._models.get(name, {}).get(number)
+        if version is not None:
+            self._retire(version)
+
+    def close(self) -> None:
+        """Unload every version, and give the process its XLA back."""
+        for name in self.names():
+            for number in self.in_service(name):
+                self.unload(name, number)
+        enable_xla()
+
+    def _retire(self, version: Version) -> None:
+        with self._lock:
+            if version.state == "AVAILABLE":
+                version.state = "UNLOADING"
+        self._close_if_idle(version)
+
+    def _close_if_idle(self, version: Version) -> None:
+        with self._lock:
+            if version.state != "UNLOADING" or version.requests or version.servable is None:
+                return
+            servable, version.servable = version.servable, None
+        servable.close()
+        with self._lock:
+            version.state = "END"
+
+    @contextlib.contextmanager
+    def use(self, model: ModelSpec) -> Iterator[Servable]:
+        """The version asked for, or the newest that is available; it is not freed before the block ends.
 
         Raises:
-            ServingError: it is not; or a label is given, which this server assigns to no version.
+            ServingError: it is not available; or a label is given, which this server assigns to no version.
         """
         if model.label:
             raise invalid(f"Unrecognized servable version label: {model.label}")
-        available = {v.number: v.servable for v in self._models.get(model.name, {}).values() if v.servable}
-        number = max(available, default=None) if model.version is None else model.version
-        if number not in available:
-            request = f"Latest({model.name})" if model.version is None else f"Specific({model.name}, {number})"
-            raise ServingError("NOT_FOUND", f"Servable not found for request: {request}")
-        return available[number]
+        with self._lock:
+            versions = self._models.get(model.name, {})
+            available = {number: version for number, version in versions.items() if version.state == "AVAILABLE"}
+            number = max(available, default=None) if model.version is None else model.version
+            if number not in available:
+                request = f"Latest({model.name})" if model.version is None else f"Specific({model.name}, {number})"
+                raise ServingError("NOT_FOUND", f"Servable not found for request: {request}")
+            version = available[number]
+            version.requests += 1
+        try:
+            yield version.servable
+        finally:
+            with self._lock:
+                version.requests -= 1
+            self._close_if_idle(version)
+
+    def names(self) -> list[str]:
+        """The models of which a version has been loaded, or tried to."""
+        with self._lock:
+            return sorted(self._models)
+
+    def in_service(self, name: str) -> dict[int, Servable]:
+        """The available versions of a model, by their numbers."""
+        with self._lock:
+            versions = self._models.get(name, {}).values()
+            return {version.number: version.servable for version in versions if version.state == "AVAILABLE"}
 
     def versions(self, model: ModelSpec) -> list[Version]:
-        """The version asked for, or every known one of the model, newest first.
+        """What is known now of the version asked for, or of every one of the model, newest first.
 
         Raises:
             ServingError: there is none.
         """
-        versions = self._models.get(model.name, {})
+        with self._lock:
+            versions = {number: replace(version) for number, version in self._models.get(model.name, {}).items()}
         if model.version is None:
             if not versions:
                 raise ServingError("NOT_FOUND", f"Could not find any versions of model {model.name}")

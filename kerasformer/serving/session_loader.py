@@ -19,9 +19,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from kerasformer.serving import warmup
-from kerasformer.serving.session import disable_xla, load, with_defaults
-
-_PREAMBLE = ("Graph execution error", "Detected at node", "Node:")
+from kerasformer.serving.session import disable_xla, load, reason, with_defaults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +62,7 @@ def run(version_dir: Path) -> Session:
             for signature, inputs in requests:
                 result.replays.append(_replay(session, graph, signature, inputs))
     except (tf.errors.OpError, RuntimeError, TypeError, ValueError) as error:
-        result.error = f"{type(error).__name__}: {_reason(error)}"
+        result.error = f"{type(error).__name__}: {reason(str(error))}"
     result.peak_memory = _peak_memory()
     return result
 
@@ -80,12 +78,6 @@ def _replay(
         outputs = session.run(fetches, feeds)
         marks.append(perf_counter())
     return Replay(signature, *np.diff(marks).tolist(), _shapes(inputs), _shapes(outputs))
-
-
-def _reason(error: Exception) -> str:
-    """The line of an error's message that tells the cause."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line and not line.startswith(_PREAMBLE)), "no message")
 
 
 def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
