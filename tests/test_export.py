@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 from exported import Call, in_python, in_session, ops_of, strings
+from hypothesis import given
+from hypothesis import strategies as st
 
 import kerasformer as kf
 from kerasformer.data.encoding import unlabelled
@@ -16,12 +18,15 @@ from kerasformer.serving import warmup
 from kerasformer.serving.check import inspect
 from kerasformer.serving.classifier import ServedClassifier
 from kerasformer.serving.ops import SERVERS, TEXT_OPS
+from kerasformer.serving.rest import RestApi
+from kerasformer.serving.servables import Servables
 from kerasformer.serving.versions import newest, next_version
 
 LABELS = ["cat, or kitten", "Hündin", "犬 or other"]
 LONG = "the cats ran on a mat . " * 20  # far more than the model's 24 positions
 TEXTS = ["the cat sat on the mat .", "", " \n\t", "A DOG ran", "unheard-of wörds, 犬 and 🐈 \0", LONG, "cats"]
 PAIRS = list(zip(TEXTS, reversed(TEXTS), strict=True))
+NAMES = ("token_ids", "segment_ids", "padding_mask")
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +117,81 @@ def test_pairs_are_answered_as_by_predict(pair_model, pair_version, loader):
     call = loader(pair_version)
     assert_answers(call("serving_default", text=texts, text_pair=pairs), pair_model.predict(PAIRS))
     assert len(call("serving_default", text=strings([]), text_pair=strings([]))["label"]) == 0
+
+
+# Requests that cannot be answered
+
+
+@pytest.fixture(scope="module")
+def post(version, pair_version):
+    """Sends `inputs` to the server; returns the status and the answer."""
+    servables = Servables()
+    servables.load("news", version)
+    servables.load("pairs", pair_version)
+    api = RestApi(servables)
+
+    def post(model: str, **document) -> tuple[int, dict]:
+        status, body = api.respond("POST", f"/v1/models/{model}:predict", json.dumps(document).encode())
+        return status, json.loads(body)
+
+    yield post
+    servables.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "said"),
+    [
+        ("news", {"inputs": "a"}, "[] is not compatible with expected shape [?]"),
+        ("news", {"inputs": [["a"]]}, "[1,1] is not compatible with expected shape [?]"),
+        ("news", {"instances": [["a", "b"], ["c", "d"]]}, "[2,2] is not compatible with expected shape [?]"),
+        ("news", {"instances": [[]]}, "[1,0] is not compatible with expected shape [?]"),
+        ("news", {"instances": ["a", ["b"]]}, "Expecting shape [] but got: [1]"),
+        ("news", {"instances": [1]}, "is not of expected type: string"),
+        ("pairs", {"inputs": {"text": ["a", "b"], "text_pair": ["c"]}}, "one shape of text, text_pair, got] [2] [1]"),
+        ("pairs", {"inputs": {"text": [], "text_pair": ["c"]}}, "one shape of text, text_pair, got] [0] [1]"),
+        ("pairs", {"inputs": {"text": ["a"], "text_pair": [["b"]]}}, "[1,1] is not compatible"),
+        ("pairs", {"inputs": {"text": ["a"]}}, "Missing named input: text_pair"),
+    ],
+    ids=str,
+)
+def test_texts_of_another_shape_are_refused(post, name, document, said):
+    status, answer = post(name, **document)
+    assert status == 400 and said in answer["error"], answer
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"token_ids": [[2, -5, 3]]}, "expected token_ids from 0 to 14, got] [-5] [to] [3]"),
+        ({"token_ids": [[2, 15, 3]]}, "expected token_ids from 0 to 14, got] [2] [to] [15]"),
+        ({"segment_ids": [[0, 2, 0]]}, "expected segment_ids from 0 to 1, got] [0] [to] [2]"),
+        ({"padding_mask": [[1, 1, -1]]}, "expected padding_mask from 0 to 1, got] [-1] [to] [1]"),
+        (
+            {"padding_mask": [[1, 1]]},
+            "expected one shape of padding_mask, segment_ids, token_ids, got] [1 2] [1 3] [1 3]",
+        ),
+        ({"padding_mask": [1, 1, 1]}, "[3] is not compatible with expected shape [?,?]"),
+        (dict.fromkeys(NAMES, [1, 1, 1]), "[3] is not compatible with expected shape [?,?]"),
+        (dict.fromkeys(NAMES, [[[1]]]), "[1,1,1] is not compatible with expected shape [?,?]"),
+        (dict.fromkeys(NAMES, [[]]), "expected the length of rows from 1 to 24, got] [0]"),
+        (dict.fromkeys(NAMES, [[1] * 25]), "expected the length of rows from 1 to 24, got] [25]"),
+        (dict.fromkeys(NAMES, [[1, 1], [1]]), "unexpected size: 1 at level: 1 expected size: 2"),
+        ({"token_ids": [[2, 2**31, 3]]}, "is not of expected type: int32"),
+        ({"token_ids": [[2, 4.0, 3]]}, "is not of expected type: int32"),
+    ],
+    ids=str,
+)
+def test_token_ids_that_the_model_does_not_have_are_refused(post, changed, said):
+    inputs = {"token_ids": [[2, 4, 3]], "segment_ids": [[0, 0, 0]], "padding_mask": [[1, 1, 1]]} | changed
+    status, answer = post("news", inputs=inputs, signature_name="token_ids")
+    assert status == 400 and said in answer["error"], answer
+
+
+@given(st.lists(st.integers(-20, 20) | st.integers(0, 14), min_size=1, max_size=26))
+def test_rows_of_token_ids_are_answered_or_refused(post, row):
+    inputs = {"token_ids": [row], "segment_ids": [[0] * len(row)], "padding_mask": [[1] * len(row)]}
+    status, _ = post("news", inputs=inputs, signature_name="token_ids")
+    assert status == (200 if len(row) <= 24 and all(0 <= i <= 14 for i in row) else 400)
 
 
 # What a server gets

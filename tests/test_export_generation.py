@@ -120,6 +120,31 @@ def test_rest_takes_prompts_that_are_not_utf_8_as_base64(post, call):
     assert (status, answer["predictions"][0]["text"]) == (200, expected["text"][0].decode())
 
 
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"inputs": [["a"]]}, "[1,1] is not compatible with expected shape [?]"),
+        ({"instances": [["a", "b"], ["c", "d"]]}, "[2,2] is not compatible with expected shape [?]"),
+        ({"inputs": [["a"]], "signature_name": "score"}, "[1,1] is not compatible with expected shape [?]"),
+        ({"inputs": "a", "signature_name": "score"}, "[] is not compatible with expected shape [?]"),
+        ({"prompt": [["a"], ["b"]]}, "[2,1] is not compatible with expected shape [?]"),
+        ({"prompt": ["a"]}, "got] [1] [2] [2] [2] [2] [2]"),
+        ({"prompt": []}, "got] [0] [2] [2] [2] [2] [2]"),
+        ({"seed": [1]}, "of prompt, max_new_tokens, seed, temperature, top_k, top_p, got] [2] [2] [1] [2] [2] [2]"),
+        ({"seed": 1}, "[] is not compatible with expected shape [?]"),
+        ({"seed": [1, 2**31]}, "is not of expected type: int32"),
+        ({"temperature": ["x", "y"]}, "is not of expected type: float"),
+    ],
+    ids=str,
+)
+def test_inputs_of_another_shape_or_type_are_refused(post, document, said):
+    if not document.keys() & {"inputs", "instances"}:
+        inputs = {"prompt": ["a", "b"]} | {name: value.tolist() for name, value in settings(2).items()} | document
+        document = {"signature_name": "generate", "inputs": inputs}
+    status, answer = post(document)
+    assert status == 400 and said in answer["error"], answer
+
+
 def test_no_request_gets_more_than_the_export_allows(call):
     outputs = call("generate", prompt=strings(["Once"] * 4), **settings(4, max_new_tokens=[10**6, ROOM, 3, 0], seed=3))
     assert outputs["token_count"].tolist() == [ROOM, ROOM, 3, 0]

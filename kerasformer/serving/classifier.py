@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerasformer.errors import listed
 from kerasformer.models.heads import Classifier
-from kerasformer.serving.served import Requests, Served, backbone_in_float32
+from kerasformer.serving.served import Requests, Served, backbone_in_float32, check_range, check_shapes
 from kerasformer.serving.session import DEFAULT_SIGNATURE
 
 LABELS_FILE = "labels.txt"
@@ -34,19 +34,33 @@ class ServedClassifier(Served):
         probabilities = tf.nn.softmax(self.model(inputs, training=False))
         return {"label": tf.gather(self.labels, tf.argmax(probabilities, axis=1)), "probabilities": probabilities}
 
+    def check_ids(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The model's inputs [B, T]; a request fails for whose values the model has no token, segment or position."""
+        config = self.model.backbone.config
+        inputs = check_shapes(2, inputs)
+        sizes = {"token_ids": config.vocab_size, "padding_mask": 2}
+        if "segment_ids" in inputs:
+            sizes["segment_ids"] = config.num_segments
+        length = check_range("the length of rows", tf.shape(inputs["token_ids"])[1], 1, config.max_length)
+        with tf.control_dependencies([length]):
+            return {name: check_range(name, values, 0, sizes[name] - 1) for name, values in inputs.items()}
+
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        def text(text, text_pair=None):
-            inputs = self.tokenizer(text, text_pair, max_length=self.max_length)
-            missing = tf.cast(tf.size(text) == 0, tf.int32)  # no texts make [0, 0]; the model looks at position 0
+        def text(**texts):
+            texts = check_shapes(1, texts)
+            inputs = self.tokenizer(*(texts[name] for name in self.text_names), max_length=self.max_length)
+            missing = tf.cast(
+                tf.size(texts["text"]) == 0, tf.int32
+            )  # no texts make [0, 0]; the model looks at position 0
             return self.classify({name: tf.pad(ids, [[0, 0], [0, missing]]) for name, ids in inputs.items()})
 
         def token_ids(**inputs):
-            return self.classify(inputs)
+            return self.classify(self.check_ids(inputs))
 
-        strings = [tf.TensorSpec([None], tf.string, name=name) for name in self.text_names]
+        strings = {name: tf.TensorSpec([None], tf.string, name=name) for name in self.text_names}
         ids = {n: tf.TensorSpec([None, None], tf.int32, name=n) for n in self.model.input_names}
         return {
-            DEFAULT_SIGNATURE: tf.function(text).get_concrete_function(*strings),
+            DEFAULT_SIGNATURE: tf.function(text).get_concrete_function(**strings),
             "token_ids": tf.function(token_ids).get_concrete_function(**ids),
         }
 

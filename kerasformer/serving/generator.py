@@ -11,7 +11,7 @@ from kerasformer.generation.arguments import rules_of
 from kerasformer.generation.decoding import decode
 from kerasformer.generation.sampling import Rules
 from kerasformer.models.heads import CausalLM
-from kerasformer.serving.served import Requests, Served, backbone_in_float32
+from kerasformer.serving.served import Requests, Served, backbone_in_float32, check_shapes
 from kerasformer.serving.session import DEFAULT_SIGNATURE
 
 WARMUP_PROMPTS = (["Once"], ["A longer prompt, of which there are several in a batch, "] * 4)
@@ -75,6 +75,8 @@ class ServedGenerator(Served):
 
     def generate(self, prompt: tf.Tensor, **settings: tf.Tensor) -> dict[str, tf.Tensor]:
         """Continues prompts [B] by settings [B]; of one that is too long the last tokens are read."""
+        settings = check_shapes(1, {"prompt": prompt, **settings})
+        prompt = settings.pop("prompt")
         ends = tf.fill([tf.size(prompt), 1], self.end_id)
         ids = tf.concat([ends, self.tokenizer.tokenize(prompt)], axis=1)
         sizes = ids.row_lengths()
@@ -92,6 +94,7 @@ class ServedGenerator(Served):
 
     def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """How likely the model finds texts [B], by their first tokens where they are too long."""
+        text = check_shapes(1, {"text": text})["text"]
         ends = tf.fill([tf.size(text), 1], self.end_id)
         ids = tf.concat([ends, self.tokenizer.tokenize(text)], axis=1)[:, : self.context]
         counts = tf.cast(ids.row_lengths(), tf.int32) - 1

@@ -1,6 +1,7 @@
 """What is exported of a model: a float32 copy behind its tokenizer, and the signatures that clients call."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -60,3 +61,30 @@ class Served(ABC):
 def backbone_in_float32(model: Head) -> Model:
     """A backbone of the same shape that computes in float32."""
     return type(model.backbone)(model.backbone.config, dtype="float32")
+
+
+def check_shapes(rank: int, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The inputs of a request, which fails with INVALID_ARGUMENT unless they have one shape of so many dimensions.
+
+    A server runs a graph with whatever shapes come, and its operations may well take them.
+    """
+    shaped = {name: tf.ensure_shape(tensor, [None] * rank) for name, tensor in inputs.items()}
+    names = ", ".join(shaped)
+    first, *others = shapes = [tf.shape(tensor) for tensor in shaped.values()]
+    if not others:
+        return shaped
+    is_alike = tf.reduce_all([tf.reduce_all(shape == first) for shape in others])
+    with tf.control_dependencies([tf.debugging.Assert(is_alike, [f"expected one shape of {names}, got", *shapes])]):
+        return {name: tf.identity(tensor) for name, tensor in shaped.items()}
+
+
+def check_range(name: str, values: tf.Tensor, low: int, high: int) -> tf.Tensor:
+    """Integers of a request, which fails with INVALID_ARGUMENT where one is not from `low` to `high`.
+
+    What looks them up may not tell: a GPU gives zeros for what is beyond a table, and negative ones count from its end.
+    """
+    least, most = tf.reduce_min(values), tf.reduce_max(values)
+    is_within = (tf.size(values) == 0) | ((least >= low) & (most <= high))
+    message = [f"expected {name} from {low} to {high}, got", least, "to", most]
+    with tf.control_dependencies([tf.debugging.Assert(is_within, message)]):
+        return tf.identity(values)
