@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 from resumed import Logs, assert_the_same, learned, table, values_of
 
+from kerasformer.config import Recipe
 from kerasformer.errors import InputError, Stopped
 from kerasformer.training import state
 from kerasformer.training.callbacks import Checkpoints, Finite, MetricsLog
@@ -169,8 +170,48 @@ def test_other_data_of_the_same_name_are_refused(recipe, animals, tmp_path):
     train(run)
     (run.folder / "figures.json").unlink()
     Path(table).write_text(Path(table).read_text() + "a new cat,,cat\n")
-    with pytest.raises(InputError, match="expected the data that .* was begun with, got others of the same name"):
+    with pytest.raises(InputError, match="expected the data that .* was begun with, got others; bring them back"):
         train(run)
+
+
+def test_a_run_goes_on_where_its_files_have_moved_and_not_where_they_are_others(recipe, animals, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "kerasformer")
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    shutil.copy(animals, before / "animals.csv")
+    shutil.copytree(recipe(tmp_path).model.from_pretrained, before / "bert")
+
+    def files(folder: Path, epochs: int = 2) -> Recipe:
+        table = folder / "animals.csv"
+        places = {"data": {"train": table, "validation": table}, "model": {"from_pretrained": folder / "bert"}}
+        return recipe(tmp_path / "runs", **places, train={"epochs": epochs})
+
+    train(files(before, epochs=1))
+    before.rename(after)
+    figures = train(files(after))
+    assert any(message.startswith("going on from step") for message in caplog.messages)
+    shutil.copytree(after, before)  # of a run that is finished
+    assert train(files(before)) | {"train_seconds": 0} == figures | {"train_seconds": 0}
+    told = json.loads((tmp_path / "runs/animals/recipe.json").read_text())
+    assert told["data"]["train"] == str(before / "animals.csv")
+    weights = after / "bert/model.safetensors"
+    shutil.copytree(after / "bert", tmp_path / "bert")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    with pytest.raises(
+        InputError, match="expected the model.safetensors that .* was begun with, got another; bring it"
+    ):
+        train(files(after))
+    shutil.rmtree(after / "bert")
+    (tmp_path / "bert").rename(after / "bert")
+    table = (after / "animals.csv").read_text()
+    (after / "animals.csv").write_text(table + "a new cat,,cat\n")
+    with pytest.raises(InputError, match="expected the data that .* was begun with, got others; bring them back"):
+        train(files(after))
+    (after / "animals.csv").write_text(table.replace(",dog", ",hound"))
+    with pytest.raises(InputError, match="expected the labels that .* was begun with, got another"):
+        train(files(after))
+    with pytest.raises(InputError, match=r"got --data.validation None \(it was "):
+        train(dataclasses.replace(files(after), data=dataclasses.replace(files(after).data, validation=None)))
 
 
 def test_a_run_is_one_process_s_at_a_time(recipe, tmp_path):

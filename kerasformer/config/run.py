@@ -12,10 +12,12 @@ from kerasformer.errors import InputError
 from kerasformer.files import read_json
 
 RECIPE_FILE = "recipe.json"  # in a run's folder
-# What a run can go on with another value of, and what it can go on with more of.
+# What a run can go on with another value of, what it can go on with more of, and which files may lie elsewhere: what is
+# in them is compared.
 MAY_DIFFER = {"name", "runs", "resume", "train.checkpoint_every", "train.on_nan"}
 MAY_DIFFER |= {"train.strategy", "train.devices", "train.worker_timeout", "train.profile", "train.peak_tflops"}
 MAY_GROW = {"train.steps", "train.epochs"}
+MAY_MOVE = {"data.train", "data.validation", "data.tokenizer", "model.from_pretrained"}
 
 # The names that there are; what makes each of them is elsewhere, in tables of these.
 Optimizer = Literal["adamw", "muon", "lamb", "adafactor", "lion", "sgd"]
@@ -141,7 +143,7 @@ class Run:
         others = [
             f"--{name} {now[name]} (it was {before[name]})"
             for name in sorted(before.keys() & now.keys() - MAY_DIFFER)
-            if before[name] != now[name] and not (name in MAY_GROW and _more(before[name], now[name]))
+            if before[name] != now[name] and not _may_change(name, before[name], now[name])
         ]
         if others:
             raise InputError(
@@ -232,5 +234,8 @@ def flat(values: dict, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _more(before: Any, now: Any) -> bool:
-    return isinstance(before, int) and isinstance(now, int) and now > before
+def _may_change(name: str, before: Any, now: Any) -> bool:
+    """Whether a run can go on with another value of a field."""
+    if name in MAY_GROW:
+        return isinstance(before, int) and isinstance(now, int) and now > before
+    return name in MAY_MOVE and bool(before) and bool(now)

@@ -1,14 +1,20 @@
 """A recipe's training: from its newest checkpoint or the start, until its end or a signal."""
 
+import hashlib
+import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import keras
 
 from kerasformer.config import Run
+from kerasformer.data.corpus import fingerprint
 from kerasformer.errors import InputError, Stopped
-from kerasformer.training import strategies
+from kerasformer.models.base import CONFIG_FILE
+from kerasformer.models.heads import Classifier, Head
+from kerasformer.training import state, strategies
 from kerasformer.training.checkpoints import Checkpoint, Checkpoints, newest
 from kerasformer.training.faults import Finite
 from kerasformer.training.job import Data
@@ -26,6 +32,7 @@ class Training:
     Args:
         steps: of the whole.
         interval: steps of an epoch, but for the last one.
+        origin: what the model is made from; see `origin_of`.
 
     Raises:
         InputError: checkpoints that are damaged.
@@ -36,6 +43,7 @@ class Training:
     validation: Data | None
     steps: int
     interval: int
+    origin: Mapping[str, str] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None  # the newest; found here
 
     def __post_init__(self):
@@ -81,7 +89,12 @@ class Training:
                 folder / CHECKPOINTS,
                 settings.checkpoint_every,
                 callbacks=[callback for callback in callbacks if hasattr(callback, "memory")],
-                details={"steps": self.steps, "jit_compile": jit_compile, "data": self._data},
+                details={
+                    "steps": self.steps,
+                    "jit_compile": jit_compile,
+                    "data": self._data,
+                    "origin": dict(self.origin),
+                },
                 stopping=stopping,
             )
             first = checkpoints.restore(model, self.checkpoint)
@@ -101,16 +114,44 @@ class Training:
             return checkpoints.seconds
 
     def _check_data(self, model: TrainingStep) -> None:
-        """Raises InputError where the data are not those of all workers, or not those of the checkpoint."""
-        found = " and ".join(data[:8] for data in self._data)
-        expected, advice = "all workers to have the same data", "give each host the same files"
+        """Raises InputError where data or origin are not those of all workers, or not those of the checkpoint.
+
+        Where their files lie makes no difference.
+        """
+        found, advice = " and ".join(data[:8] for data in self._data), "give each host the same files"
+        expected = "all workers to have the same data"
         strategies.check_alike(model.distribute_strategy, expected, f"those of fingerprint {found}", advice)
-        if self.checkpoint is not None and self.checkpoint.details["data"] != self._data:
+        found = " and ".join(f"{name} {checksum[:8]}" for name, checksum in self.origin.items())
+        strategies.check_alike(model.distribute_strategy, "all workers to start from the same model", found, advice)
+        if self.checkpoint is None:
+            return
+        before = self.checkpoint.details
+        if before["data"] != self._data:
             raise InputError(
-                f"expected the data that {self.recipe.folder} was begun with, got others of the same name; "
+                f"expected the data that {self.recipe.folder} was begun with, got others; "
                 "bring them back or choose another --name"
             )
+        # Of the weights none but those of the checkpoint matter, yet others were meant for another run.
+        for name, checksum in before.get("origin", {}).items():
+            if self.origin.get(name) != checksum:
+                raise InputError(
+                    f"expected the {name} that {self.recipe.folder} was begun with, got another; "
+                    "bring it back or choose another --name"
+                )
 
     @property
     def _data(self) -> list[str]:
         return [data.fingerprint for data in (self.training, self.validation) if data is not None]
+
+
+def origin_of(model: Head, folder: Path | None) -> dict[str, str]:
+    """Checksums of what a model is made from, by their names: the same wherever the files lie.
+
+    Args:
+        folder: of the checkpoint that it starts from; None for fresh weights.
+    """
+    found = {"tokenizer": fingerprint(model.tokenizer)}
+    if isinstance(model, Classifier):
+        found["labels"] = hashlib.sha256(json.dumps(model.labels).encode()).hexdigest()
+    files = [] if folder is None else [Path(folder) / CONFIG_FILE, *sorted(Path(folder).glob("*.safetensors"))]
+    return found | {path.name: state.sha256(path) for path in files}

@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from kerasformer.config import LanguageRecipe, MaskedRecipe, Recipe, Run
-from kerasformer.config.run import MAY_GROW, RECIPE_FILE, as_json, flat
+from kerasformer.config.run import MAY_GROW, MAY_MOVE, RECIPE_FILE, as_json, flat
 from kerasformer.errors import InputError
 from kerasformer.files import read_json, whole_file, write_json
 from kerasformer.training import strategies
@@ -39,7 +39,7 @@ def begin(recipe: Run) -> tf.distribute.Strategy:
     if (replicas := strategy.num_replicas_in_sync) > 1:
         logger.info("replicas: %d, each of which reads its part of a batch", replicas)
     for name, value in flat(as_json(recipe)).items():
-        if name != "runs":  # hosts may have it elsewhere
+        if name not in {"runs", *MAY_MOVE}:  # which hosts may have elsewhere
             advice = "start the same command on every host"
             strategies.check_alike(strategy, "all workers to have one recipe", f"--{name} {value}", advice)
     finished = " and figures" if (recipe.folder / FIGURES).is_file() else ""
@@ -95,12 +95,15 @@ def tell_if_not_shared(recipe: Run, strategy: tf.distribute.Strategy) -> None:
 
 
 def figures_of(recipe: Run) -> dict[str, float | str] | None:
-    """What a run gave that has come to its end; None for one that has not, or that is to go on for longer."""
+    """What a run gave that has come to its end; None for one that has not, or that is to go on for longer.
+
+    None as well where its files lie elsewhere: whether they are the same is found when they are read.
+    """
     path = recipe.folder / FIGURES
     if not path.is_file():
         return None
     before, now = flat(read_json(recipe.folder / RECIPE_FILE, "a run's recipe")), flat(as_json(recipe))
-    if any(before.get(name) != now.get(name) for name in MAY_GROW):
+    if any(before.get(name) != now.get(name) for name in MAY_GROW | MAY_MOVE):
         return None
     logger.info("%s is finished: these are its figures", recipe.folder)
     return read_json(path, "a run's figures") | {"model": str(recipe.folder / "model")}

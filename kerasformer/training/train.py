@@ -18,7 +18,7 @@ from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import of_recipe
 from kerasformer.training.precision import dtype_policy
 from kerasformer.training.profiling import Profile
-from kerasformer.training.resuming import Training
+from kerasformer.training.resuming import Training, origin_of
 from kerasformer.training.run import LOG, TABLE, begin, figures_of, finish, hyperparameters, kind_of, of_chief
 from kerasformer.training.strategies import is_chief, workers_answer
 from kerasformer.training.tensorboard import TensorBoard
@@ -55,7 +55,8 @@ def train(recipe: Run, source: Source | None = None) -> dict[str, float | str]:
     if job.validation is not None:
         logger.info("validating on %s", job.summary(job.validation))
 
-    run = Training(recipe, job.training, job.validation, job.steps, job.interval)
+    origin = origin_of(job.model, recipe.model.from_pretrained)
+    run = Training(recipe, job.training, job.validation, job.steps, job.interval, origin)
     with strategy.scope():
         jit_compile = compile_model(recipe, job, optimizer, run)
     seconds = run.fit(job.model, callbacks(recipe, job), jit_compile, class_weight=job.class_weight)
