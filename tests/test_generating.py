@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasformer import backend
 from kerasformer.errors import InputError
 from kerasformer.generation import decoder
+from kerasformer.generation.arguments import prompt_rows
 from kerasformer.generation.decoding import as_it_is
 from kerasformer.generation.precision import in_precision
 from kerasformer.generation.text import GrowingText
@@ -239,6 +241,15 @@ REFUSED = [
     ({"prompts": 5}, "texts or lists of token ids as prompts, got 5"),
     ({"prompts": []}, r"texts or lists of token ids as prompts, got \[\]"),
     ({"prompts": ["a", [1]]}, "texts or lists of token ids"),
+    ({"prompts": b"abc"}, "got the bytes b'abc'"),
+    ({"prompts": bytearray(b"abc")}, "got the bytes bytearray"),
+    ({"prompts": [b"abc", "d"]}, "got the bytes b'abc'"),
+    ({"prompts": np.array([b"abc"])}, "got the bytes b'abc'"),
+    ({"prompts": tf.constant("abc")}, "got the bytes b'abc'"),
+    ({"prompts": tf.constant(["abc"])}, "got the bytes b'abc'"),
+    ({"prompts": [tf.constant("abc")]}, "got the bytes b'abc'"),
+    ({"stop": b"x"}, "stop strings of a character or more, got b'x'"),
+    ({"prompts": np.array([True, False])}, "texts or lists of token ids"),
     ({"prompts": [1.5]}, "texts or lists of token ids"),
     ({"prompts": [[270]]}, "token ids from 0 to 269, got 270"),
     ({"prompts": [3, -1]}, "token ids from 0 to 269, got -1"),
@@ -251,6 +262,25 @@ def test_refused(values, message, gpt):
     with pytest.raises(InputError, match=f"expected .*{message}.*; ") as caught:
         gpt.generate(**{"prompts": "a", "max_new_tokens": 3, **values})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "same_as"),
+    [
+        (np.str_("the"), "the"),
+        (np.array("the"), "the"),
+        (np.array(["the", "a"]), ["the", "a"]),
+        (np.array(["the", "a"], object), ["the", "a"]),
+        (np.array([5, 6]), [5, 6]),
+        (tf.constant([5, 6]), [5, 6]),
+        (tf.constant([[5, 6]]), [[5, 6]]),
+        ([tf.constant([5, 6]), np.array([7])], [[5, 6], [7]]),
+        ([np.int64(5), 6], [5, 6]),
+    ],
+    ids=repr,
+)
+def test_arrays_and_tensors_are_prompts_too(given, same_as):
+    assert prompt_rows(given) == prompt_rows(same_as)
 
 
 def test_what_a_stream_refuses_is_told_at_once(gpt):
