@@ -17,6 +17,7 @@ from kerasformer.models.bert.config import BertConfig
 from kerasformer.models.bert.model import Bert
 from kerasformer.models.gpt.config import GPTConfig
 from kerasformer.models.gpt.model import GPT
+from kerasformer.training import flops
 from kerasformer.training.callbacks import Meter, MetricsTable, Profile, ProgressBar
 from kerasformer.training.feed import Feed
 from kerasformer.training.flops import flops_per_token, peak_flops
@@ -118,6 +119,20 @@ def test_the_peak_is_told_or_measured_once(caplog):
     assert first == second
     assert 1e9 < first < 1e16
     assert sum("TFLOP/s a device, measured on" in message for message in caplog.messages) <= 1
+
+
+def test_a_peak_that_is_exceeded_is_raised(monkeypatch):
+    monkeypatch.setattr(flops, "_measured", lambda dtype: 10.0)  # on a machine that was busy
+    monkeypatch.setattr(flops, "_achieved", {})
+    one = tf.distribute.get_strategy()
+    achieved = (5.0, 40.0, 20.0)
+    assert [peak_flops(one, "float32", achieved=value) for value in achieved] == [10.0, 40.0, 40.0]
+    assert peak_flops(one, "bfloat16") == 10.0
+    assert peak_flops(one, "float32", 1e-12, achieved=9.0) == 1.0  # what is told holds
+    model, recorder = gpt(), Recorder()
+    model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+    model.fit(growing(), steps_per_epoch=6, callbacks=[Meter(), recorder], verbose=0)
+    assert max(record["model_flops_utilization"] for record in recorder.records) == 1
 
 
 @pytest.mark.parametrize("together", [1, 3])

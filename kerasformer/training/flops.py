@@ -13,7 +13,8 @@ from kerasformer.models.heads import Head
 
 logger = logging.getLogger(__name__)
 
-LEAST_SECONDS, PRODUCTS, LARGEST = 0.02, 5, 16_384
+LEAST_SECONDS, PRODUCTS, LARGEST = 0.02, 10, 16_384
+_achieved: dict[str, float] = {}  # FLOP/s of a device, by type: the most that a training has made
 
 
 def flops_per_token(model: Head, length: int) -> float:
@@ -40,14 +41,22 @@ def _scored(model: Head) -> int:
     return round(model.scored_share * math.prod(model.backbone.output_table.shape)) if model.scored_share else 0
 
 
-def peak_flops(strategy: tf.distribute.Strategy, dtype: str, tflops: float | None = None) -> float:
+def peak_flops(
+    strategy: tf.distribute.Strategy, dtype: str, tflops: float | None = None, achieved: float = 0.0
+) -> float:
     """FLOP/s that the devices of a strategy can do together.
 
     Args:
         dtype: of the products.
         tflops: what one device is said to do; without it, it is measured, once in a process.
+        achieved: FLOP/s that the devices have just made together. What is measured is raised to it: a machine may have
+            been busy when it was.
     """
-    return devices(strategy) * (tflops * 1e12 if tflops else _measured(dtype))
+    count = devices(strategy)
+    if tflops:
+        return count * tflops * 1e12
+    _achieved[dtype] = max(_achieved.get(dtype, 0.0), achieved / count)
+    return count * max(_measured(dtype), _achieved[dtype])
 
 
 def devices(strategy: tf.distribute.Strategy) -> int:
@@ -64,7 +73,7 @@ def _jobs(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> list[str]
 
 @functools.cache
 def _measured(dtype: str) -> float:
-    """FLOP/s of a product of matrices, the smallest that takes long enough for its dispatch not to count."""
+    """FLOP/s of a product of matrices, the fastest of several, and large enough for its dispatch not to count."""
     product = tf.function(lambda a: tf.reduce_sum(tf.matmul(a, a, transpose_b=True)))
     size = 512
     while True:
@@ -80,8 +89,8 @@ def _measured(dtype: str) -> float:
         size *= 2
     flops = 2 * size**3 / min(seconds)
     logger.info(
-        "peak: %.3g TFLOP/s a device, measured on a product of %d x %d matrices in %s; pass --train.peak_tflops if you "
-        "know better",
+        "peak: %.3g TFLOP/s a device, measured on a product of %d x %d matrices in %s; give peak_tflops "
+        "(--train.peak_tflops) if you know better",
         flops / 1e12,
         size,
         size,

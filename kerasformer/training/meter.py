@@ -21,7 +21,8 @@ class Meter(keras.callbacks.Callback):
     what can be timed); `host_memory_gb` and, on GPUs, `device_memory_gb`: the most that was taken so far.
 
     Args:
-        peak_tflops: of one device; measured by a product of matrices by default.
+        peak_tflops: of one device. By default it is measured by a product of matrices, and is at least what the
+            training itself has made, so that the utilization is at most 1.
     """
 
     def __init__(self, peak_tflops: float | None = None):
@@ -49,8 +50,9 @@ class Meter(keras.callbacks.Callback):
         rates["tokens_per_second"] = tokens / seconds
         if "rows" in logs and isinstance(self.model, Head):
             length = round(float(logs["positions"]) / float(logs["rows"]))
-            peak = peak_flops(self.model.distribute_strategy, self.model.compute_dtype, self.peak_tflops)
-            rates["model_flops_utilization"] = flops_per_token(self.model, length) * tokens / seconds / peak
+            flops = flops_per_token(self.model, length) * tokens / seconds
+            peak = peak_flops(self.model.distribute_strategy, self.model.compute_dtype, self.peak_tflops, flops)
+            rates["model_flops_utilization"] = flops / peak
         return rates
 
 
