@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kerasformer.errors import InputError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, the user's part of it, or a file that may grow no further
 
 
 @contextmanager
@@ -26,11 +29,12 @@ def new_folder(path: Path, durable: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp's is private, which a server under another user could not read
-        if durable:
-            for written in (*temporary.rglob("*"), temporary):
-                _sync(written)
+        with _error_names(path, temporary):
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp's is private, which a server under another user could not read
+            if durable:
+                for written in (*temporary.rglob("*"), temporary):
+                    _sync(written)
         os.replace(temporary, path)
         if durable:
             _sync(path.parent)
@@ -63,7 +67,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        yield temporary
+        with _error_names(path, temporary):
+            yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -90,6 +95,21 @@ def read_json(path: Path, what: str) -> dict:
     if not isinstance(value, dict):
         raise InputError(f"expected {what} as a JSON object at {path}, got a {type(value).__name__}; mend the file")
     return value
+
+
+@contextmanager
+def _error_names(path: Path, temporary: Path) -> Iterator[None]:
+    """Makes an OSError name `path`: not the temporary one in its place, nor none, as a write to a full disk does."""
+    try:
+        yield
+    except OSError as error:
+        found = None if error.filename is None else str(error.filename)
+        if found is None and error.errno in FULL:
+            found = str(temporary)
+        if found is None or not found.startswith(str(temporary)):
+            raise
+        name = found.replace(str(temporary), str(path), 1)
+        raise OSError(error.errno, os.strerror(error.errno), name) from error
 
 
 def _sync(path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_data(faulty, tmp_path):
     begin = ", ".join(repr(" ".join(data.texts[i].split()[:4])) for i in rows[:4])
     assert str(caught.value) == (
         f"expected a finite loss, got nan at step 6 (examples {listed}, which begin with {begin}); "
-        "lower --train.learning_rate, or go on without such data: --train.on_nan rewind"
+        "lower the learning rate (--train.learning_rate), or leave such data out (--train.on_nan rewind)"
     )
     assert newest(tmp_path).step == 4
 
@@ -96,7 +96,7 @@ def test_a_rewind_goes_on_from_the_checkpoint_without_the_batch(faulty, tmp_path
 
 def test_three_rewinds_to_a_checkpoint_are_enough(faulty, tmp_path, caplog):
     model, data, _, callbacks = faulty(tmp_path, range(5, 100), rewind=True)
-    with pytest.raises(InputError, match=r"nan at step 8 \(.*\), 3 rewinds to step 4 before; lower --train.learning"):
+    with pytest.raises(InputError, match=r"nan at step 8 \(.*\), 3 rewinds to step 4 before; lower the learning rate"):
         model.fit(data, epochs=3, verbose=0, callbacks=callbacks)
     assert len([message for message in caplog.messages if "back to the weights of step 4" in message]) == 3
     model, data, _, callbacks = faulty(tmp_path / "none", [1], rewind=True)
@@ -274,8 +274,8 @@ def test_a_full_disk_ends_the_training_and_leaves_the_last_checkpoint(classifier
     with pytest.raises(InputError) as caught:
         model.fit(data, epochs=3, verbose=0, callbacks=[Checkpoints(tmp_path, every=2)])
     assert str(caught.value) == (
-        f"expected room for a checkpoint in {tmp_path}, got [Errno 28] No space left on device; make room and train on "
-        "from the last one, step-00000002"
+        f"expected room for a checkpoint in {tmp_path}, got [Errno 28] No space left on device: "
+        f"'{tmp_path / 'step-00000004'}'; make room and train on from the last one, step-00000002"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
 

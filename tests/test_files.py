@@ -1,5 +1,6 @@
 """Files and folders are whole or not there, whatever happens on the way."""
 
+import contextlib
 import json
 import os
 import resource
@@ -7,6 +8,7 @@ import stat
 
 import pytest
 
+from kerasformer.cli import main
 from kerasformer.errors import InputError
 from kerasformer.files import append_line, new_folder, read_json, remove_unfinished, whole_file, write_json
 
@@ -17,6 +19,17 @@ class Stop(BaseException):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """Writes beyond it fail, as they do on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # Folders
@@ -99,13 +112,8 @@ def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
     append_line(path, "one")
     append_line(path, "zw\u00f6lf")
     assert path.read_text(encoding="utf-8") == "one\nzw\u00f6lf\n"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))  # a real fault: half of the line fits
-    try:
-        with pytest.raises(OSError, match="too large"):
-            append_line(path, "much longer than what is left")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_of_at_most(20), pytest.raises(OSError, match="too large"):  # half of the line fits
+        append_line(path, "much longer than what is left")
     assert path.read_text(encoding="utf-8") == "one\nzw\u00f6lf\n"
 
 
@@ -180,3 +188,36 @@ def test_json_nested_too_deep_is_refused(tmp_path):
     (tmp_path / "a.json").write_text('{"a":' + "[" * 200_000)
     with pytest.raises(InputError, match="expected a thing as JSON"):
         read_json(tmp_path / "a.json", "a thing")
+
+
+def test_what_a_full_disk_had_no_room_for_is_named(tmp_path):
+    with files_of_at_most(4):
+        with pytest.raises(OSError) as caught:
+            write_json(tmp_path / "a.json", {"a": "long text"})
+        assert caught.value.filename == str(tmp_path / "a.json")
+        with (
+            pytest.raises(OSError) as caught,
+            new_folder(tmp_path / "b") as temporary,
+            whole_file(temporary / "file") as inner,
+        ):
+            inner.write_text("long text")
+        assert caught.value.filename == str(tmp_path / "b/file")
+    assert names(tmp_path) == []
+
+
+def test_an_error_within_a_folder_names_the_folder_that_was_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, new_folder(tmp_path / "a") as temporary:
+        (temporary / "none").read_text()
+    assert caught.value.filename == str(tmp_path / "a/none")
+    with pytest.raises(FileNotFoundError) as caught, new_folder(tmp_path / "a"):
+        (tmp_path / "other").read_text()
+    assert caught.value.filename == str(tmp_path / "other")
+
+
+def test_the_command_line_names_the_folder_too(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("the cat sat on the mat")
+    with files_of_at_most(4):
+        assert main(["tokenizer", "char", str(tmp_path / "notes.txt"), "--output", str(tmp_path / "out")]) == 2
+    said = f"got [Errno 27] File too large: '{tmp_path / 'out'}/tokenizer.json'; check path, rights and space"
+    assert said in capsys.readouterr().err
+    assert names(tmp_path) == ["notes.txt"]

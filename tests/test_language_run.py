@@ -216,7 +216,7 @@ def test_a_loss_that_is_no_number_ends_the_run(recipe, tmp_path):
     made = recipe(tmp_path / "runs", train={"learning_rate": 1e30, "clip_norm": 0.0, "warmup": 0.0})
     with pytest.raises(
         InputError,
-        match=r"expected a finite loss, got nan at one of the steps 1 to 5 \(windows .*\); lower --train.learning_rate",
+        match=r"expected a finite loss, got nan at one of the steps 1 to 5 \(windows .*\); lower the learning rate",
     ):
         train(made)
     assert not (made.folder / "model").exists()

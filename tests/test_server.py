@@ -307,12 +307,12 @@ def test_an_address_that_cannot_be_had_is_refused_before_models_load(tmp_path):
     (tmp_path / "model/1").mkdir(parents=True)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        message = rf"got port {port} of 127.0.0.1 \(Address already in use\): choose another with --rest-port"
+        message = rf"got port {port} of 127.0.0.1 \(Address already in use\): stop what has it, or choose another"
         with pytest.raises(InputError, match=message):
             server.serve(tmp_path, rest_port=port)
-    with pytest.raises(InputError, match="expected a port from 0 to 65535, got 65536: choose another with --rest-port"):
+    with pytest.raises(InputError, match=r"expected a port from 0 to 65535, got 65536: choose another rest_port \("):
         server.serve(tmp_path, rest_port=65536)
-    with pytest.raises(InputError, match=r"of 192.0.2.1 \(.*\): choose another with --rest-port or --host"):
+    with pytest.raises(InputError, match=r"of 192.0.2.1 \(.*\): stop what has it, or choose another"):
         server.serve(tmp_path, host="192.0.2.1")
 
 

@@ -138,7 +138,7 @@ def test_a_training_that_diverges_ends_with_advice_and_saves_no_model(recipe, tm
     wild = recipe(tmp_path / "runs", train={"learning_rate": 1e30, "warmup": 0.0})
     message = (
         r"expected a finite loss, got nan at step \d+ \(examples \d+, .* which begin with '.*'\); "
-        r"lower --train.learning_rate, or go on without such data: --train.on_nan rewind"
+        r"lower the learning rate \(--train.learning_rate\), or leave such data out \(--train.on_nan rewind\)"
     )
     with pytest.raises(InputError, match=message):
         train(wild)

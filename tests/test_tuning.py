@@ -58,7 +58,9 @@ def test_what_is_frozen_is_at_the_bottom(name, what, blocks):
 
 @pytest.mark.parametrize("what", [4, -1, "head"])
 def test_what_cannot_be_frozen(what):
-    with pytest.raises(InputError, match=f"expected embeddings or at most 3 blocks to freeze, got {what!r}; set --tra"):
+    with pytest.raises(
+        InputError, match=f"expected embeddings or at most 3 blocks to freeze, got {what!r}; freeze few"
+    ):
         freeze(tiny("bert"), what)
 
 
@@ -151,7 +153,7 @@ def test_every_choice_is_a_recipe_s(schedule, optimizer):
         ),
         ({"freeze": 0}, "expected --train.freeze as embeddings or a whole number of at least 1, got 0; change it"),
         ({"freeze": "head"}, "expected --train.freeze as embeddings or a whole number of at least 1, got 'head'"),
-        ({"freeze": 2}, "expected embeddings or at most 1 blocks to freeze, got 2; set --train.freeze lower"),
+        ({"freeze": 2}, "expected embeddings or at most 1 blocks to freeze, got 2; freeze fewer (--train.freeze)"),
         ({"warmup": 22}, "expected a warmup of at most the run's 21 steps, got 22; lower it"),
         ({"optimizer": "adam"}, "expected --train.optimizer as one of adamw, muon, lamb, adafactor, lion, sgd, got"),
     ],

@@ -146,7 +146,8 @@ class Classifier(Head):
         trained = _labels_of(values) if len(bare) < len(whole) else None
         if labels is None and trained is None:
             raise InputError(
-                f"expected labels, as {folder} has no classifier that names them, got none; pass labels=[...]"
+                f"expected a classifier, got {folder}, whose config.json names no labels; "
+                "train one from it, or name the labels of a new one, as in from_pretrained(folder, labels=[...])"
             )
         text_pair = bool(values.get("text_pair"))
         model = cls(backbone, labels or trained, tokenizer, text_pair=text_pair, dropout=dropout)

@@ -199,7 +199,7 @@ def _signals_interrupt() -> Iterator[None]:
 def _bind(host: str, port: int) -> socket.socket:
     """A socket that holds the port without listening: a client is refused, and can retry, while models load."""
     if not isinstance(port, int) or not 0 <= port < 2**16:
-        raise InputError(f"expected a port from 0 to 65535, got {port}: choose another with --rest-port")
+        raise InputError(f"expected a port from 0 to 65535, got {port}: choose another rest_port (--rest-port)")
     listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -211,7 +211,7 @@ def _bind(host: str, port: int) -> socket.socket:
             listener.close()
         raise InputError(
             f"expected a free port to listen on, got port {port} of {host} ({error.strerror}): "
-            "choose another with --rest-port or --host"
+            "stop what has it, or choose another rest_port (--rest-port) or host (--host)"
         ) from error
     return listener
 

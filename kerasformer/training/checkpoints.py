@@ -76,7 +76,7 @@ def newest(folder: str | Path) -> Checkpoint | None:
     if found:
         raise InputError(
             f"expected a whole checkpoint in {folder}, got {len(found)} damaged ones; "
-            "bring one back, or start anew under another --name"
+            "bring one back, or start anew in another folder (--name)"
         )
     return None
 

@@ -16,6 +16,7 @@ from kerasformer.training.optimizers import steps_made
 logger = logging.getLogger(__name__)
 
 REWINDS = 3  # to one checkpoint
+LOWER = "lower the learning rate (--train.learning_rate)"
 SHOWN = 2  # steps of an execution whose data a message describes
 _unwritten: set[Path] = set()
 
@@ -49,16 +50,14 @@ class Finite(keras.callbacks.Callback):
         what = f"a finite {'gradient' if bad[0] == 'gradient_norm' else 'loss'}, got {float(logs[bad[0]])}"
         where = self._where()
         if self.checkpoints is None:
-            advice = "lower --train.learning_rate, or go on without such data: --train.on_nan rewind"
+            advice = f"{LOWER}, or leave such data out (--train.on_nan rewind)"
             raise InputError(f"expected {what} at {where}; {advice}")
         step = self.checkpoints.rewind()
         if step is None:
-            raise InputError(f"expected {what} at {where}, before the first checkpoint; lower --train.learning_rate")
+            raise InputError(f"expected {what} at {where}, before the first checkpoint; {LOWER}")
         self.rewinds[step] = self.rewinds.get(step, 0) + 1
         if self.rewinds[step] > REWINDS:
-            raise InputError(
-                f"expected {what} at {where}, {REWINDS} rewinds to step {step} before; lower --train.learning_rate"
-            )
+            raise InputError(f"expected {what} at {where}, {REWINDS} rewinds to step {step} before; {LOWER}")
         logger.warning("expected %s at %s: back to the weights of step %d, and on with what follows", what, where, step)
 
     def _where(self) -> str:

@@ -129,14 +129,14 @@ class Training:
         if before["data"] != self._data:
             raise InputError(
                 f"expected the data that {self.recipe.folder} was begun with, got others; "
-                "bring them back or choose another --name"
+                "bring them back or choose another name (--name)"
             )
         # Of the weights none but those of the checkpoint matter, yet others were meant for another run.
         for name, checksum in before.get("origin", {}).items():
             if self.origin.get(name) != checksum:
                 raise InputError(
                     f"expected the {name} that {self.recipe.folder} was begun with, got another; "
-                    "bring it back or choose another --name"
+                    "bring it back or choose another name (--name)"
                 )
 
     @property

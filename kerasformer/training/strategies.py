@@ -169,7 +169,9 @@ def _local_devices(count: int) -> list[str]:
         _divide_cpu(count)
     found = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
     if count > len(found):
-        raise InputError(f"expected at most the {len(found)} devices that are here, got {count}; lower --train.devices")
+        raise InputError(
+            f"expected at most the {len(found)} devices that are here, got {count}; ask for fewer (--train.devices)"
+        )
     return found[: count or None]
 
 
@@ -272,7 +274,7 @@ def _wait_for_workers(timeout: float) -> None:
             if time.monotonic() > deadline:
                 raise InputError(
                     f"expected all workers within {timeout:.0f} s, got no answer from {', '.join(missing)}; start one "
-                    "on each host at about the same time, or raise --train.worker_timeout"
+                    "on each host at about the same time, or wait for longer (--train.worker_timeout)"
                 )
             time.sleep(0.2)
 

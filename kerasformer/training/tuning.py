@@ -40,7 +40,8 @@ def freeze(model: Head, what: str | int | None) -> None:
     depths = {None: 0, 0: 0, "embeddings": 1} | {blocks: blocks + 1 for blocks in range(1, len(stages))}
     if what not in depths:
         raise InputError(
-            f"expected embeddings or at most {len(stages) - 1} blocks to freeze, got {what!r}; set --train.freeze lower"
+            f"expected embeddings or at most {len(stages) - 1} blocks to freeze, got {what!r}; "
+            "freeze fewer (--train.freeze)"
         )
     for layer in chain.from_iterable(stages[: depths[what]]):
         layer.trainable = False
