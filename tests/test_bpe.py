@@ -204,7 +204,6 @@ def byte_level(**options):
         (lambda t: setattr(t, "pre_tokenizer", byte_level(add_prefix_space=True)), "add_prefix_space False, got True"),
         (lambda t: setattr(t, "pre_tokenizer", byte_level(use_regex=False)), "use_regex True, got False"),
         (lambda t: setattr(t, "post_processor", processors.RobertaProcessing(("a", 1), ("b", 2))), "adds"),
-        (lambda t: t.add_tokens(["extra"]), "special ones, got extra"),
     ],
 )
 def test_from_folder_refuses_other_tokenizers(tmp_path, saved, part, message):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from kerasformer.errors import InputError
 from kerasformer.text import bpe_files
+from kerasformer.text.added_tokens import find_added_tokens, ordered_tokens
 from kerasformer.text.tokenizer import Frame, Tokenizer, check_ids, numbered
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ ALPHABET = {chr(256 + i): byte for i, byte in enumerate(_OTHERS)} | {chr(byte): 
 class BPE(Tokenizer):
     """Splits text into words by GPT-2's pattern, and joins each word's bytes pair by pair, the lowest rank first.
 
-    It can encode and decode anything, and knows no special tokens inside a text: "<|endoftext|>" written there is
-    ordinary text. From https://arxiv.org/abs/1508.07909 and GPT-2.
+    It can encode and decode anything. The model's own special tokens, the two below, are not recognised inside a text,
+    so that no text can forge them: "<|endoftext|>" written there is ordinary text, where `transformers` takes it for
+    the token. Added tokens are recognised. From https://arxiv.org/abs/1508.07909 and GPT-2.
 
     Args:
         vocab: the tokens in order of their ids, in GPT-2's alphabet; the bytes and the end of text are among them.
@@ -36,9 +38,12 @@ class BPE(Tokenizer):
         eot_token: ends a text.
         pad_token: fills up rows; the end of text does unless another is named.
         max_length: tokens of the rows that the model was made for; None where that is not known.
+        added_tokens: tokens that are found in a text before it is split; those that `vocab` lacks follow it, in order.
+        settings: what else `save` writes to tokenizer_config.json, for `transformers`.
 
     Raises:
-        InputError: a token or merge appears twice or is malformed, or a byte, the end of text or a part is missing.
+        InputError: a token or merge appears twice or is malformed, a byte, the end of text or a part is missing, or
+            added tokens cannot be told apart.
     """
 
     def __init__(
@@ -49,21 +54,31 @@ class BPE(Tokenizer):
         eot_token: str = EOT_TOKEN,
         pad_token: str | None = None,
         max_length: int | None = None,
+        added_tokens: Sequence[AddedToken] = (),
+        settings: Mapping[str, Any] | None = None,
     ):
-        self.vocab, self.merges = list(vocab), [tuple(merge) for merge in merges]
+        vocab, self.merges = list(vocab), [tuple(merge) for merge in merges]
         self.eot_token, self.pad_token = eot_token, pad_token or eot_token
-        self.max_length = max_length
-        ids = numbered(self.vocab, dict.fromkeys((self.eot_token, self.pad_token)))
-        _check_merges(ids, self.merges)
+        self.max_length, self.settings = max_length, dict(settings or {})
+        own = list(dict.fromkeys((self.eot_token, self.pad_token)))
+        ids = numbered(vocab, added_tokens, own)
+        self.vocab, self.base_size = list(ids), len(vocab)
+        self.added_tokens = ordered_tokens(added_tokens, own, ids)
+        base = {token: ids[token] for token in vocab}
+        _check_merges(base, self.merges)
         self.eot_id, self.pad_id = ids[self.eot_token], ids[self.pad_token]
         self.end_id = self.eot_id
         self.frame = Frame(between=(self.eot_id,), empty=(self.eot_id,))
-        special = {self.eot_token, self.pad_token}
-        self.token_bytes = [b"" if token in special else bytes_of(token) for token in self.vocab]
+        self.token_bytes = [bytes_of(token) for token in vocab]
+        self.token_bytes += [token.encode() for token in self.vocab[self.base_size :]]  # which stand for themselves
+        for token in self.added_tokens:
+            if token.special:
+                self.token_bytes[ids[token.content]] = b""
         self.continues_word = np.array([not spelled[:1].isspace() for spelled in self.token_bytes])  # [V] bool
-        self.tokenizer = tokenizers.Tokenizer(models.BPE(ids, self.merges))
+        self.tokenizer = tokenizers.Tokenizer(models.BPE(base, self.merges))
         self.tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self.tokenizer.decoder = decoders.ByteLevel()
+        self.patterns = find_added_tokens(self.tokenizer, self.added_tokens, own)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> BPE:
@@ -76,11 +91,10 @@ class BPE(Tokenizer):
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json, vocab.json, merges.txt and tokenizer_config.json, which `transformers` loads too."""
-        tokens = {"eos_token": self.eot_token, "pad_token": self.pad_token}
-        bpe_files.write(Path(folder), self.tokenizer, self.merges, tokens, self.max_length)
+        bpe_files.write(Path(folder), self)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of the tokens, end to end; the end of text and the padding have none.
+        """The bytes of the tokens, end to end; special tokens have none.
 
         Raises:
             InputError: an id is outside the vocabulary.

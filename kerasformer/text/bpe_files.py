@@ -1,19 +1,25 @@
 """Byte-level BPE on disk: the tokenizer files of a Hugging Face GPT-2 folder, or those that GPT-2 came with."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, processors
 
 from kerasformer.errors import InputError
 from kerasformer.files import read_json, whole_file, write_json
+from kerasformer.text.added_files import WHOLE
 from kerasformer.text.lines import read_lines
-from kerasformer.text.tokenizer_files import CONFIG, WHOLE, ordered, read_settings, read_whole, settings_of
+from kerasformer.text.tokenizer_files import describe, ordered, read_whole, warn_of_other_tokens, write_files
+
+if TYPE_CHECKING:
+    from kerasformer.text.bpe import BPE
 
 _PARTS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # Hugging Face's names, and GPT-2's own
 _HEADER = "#version"
 _CLASS = "GPT2Tokenizer"
+_EOT = "<|endoftext|>"
 _EXPECTED = {
     ("model", "type"): "BPE",
     ("model", "dropout"): None,
@@ -25,63 +31,66 @@ _EXPECTED = {
     ("pre_tokenizer", "add_prefix_space"): False,
     ("pre_tokenizer", "use_regex"): True,
 }
+_NAMES = {"eos_token": "eot_token", "pad_token": "pad_token"}  # theirs: ours
 
 
 def read(folder: Path) -> dict[str, Any]:
     """Returns the arguments of the BPE that the folder describes."""
-    settings = read_settings(folder, ("eos_token", "pad_token"))
-    for name in ("add_prefix_space", "add_bos_token"):
+    whole = folder / WHOLE
+    found = _read_whole(whole) if whole.is_file() else None
+    described = describe(folder, (_CLASS,), ("gpt2",), dict.fromkeys(("bos_token", "eos_token", "unk_token"), _EOT))
+    settings = described.settings
+    # What tokenizer.json alone decides is checked there; transformers 5 adds no tokens by the settings beside it.
+    for name in () if described.as_written else ("add_prefix_space", "add_bos_token", "add_eos_token"):
         if settings.get(name):
-            raise InputError(f"{folder / CONFIG}: expected {name} false, got {settings[name]!r}: GPT-2 adds nothing")
-    names = {"eos_token": "eot_token", "pad_token": "pad_token", "max_length": "max_length"}
-    common = {ours: settings[theirs] for theirs, ours in names.items() if settings.get(theirs)}
-    if (folder / WHOLE).is_file():
-        return common | _read_whole(folder / WHOLE)
-    parts = [(folder / vocab, folder / merges) for vocab, merges in _PARTS]
-    found = [(vocab, merges) for vocab, merges in parts if vocab.is_file() or merges.is_file()]
-    if not found:
-        expected = f"{WHOLE}, {' or '.join(' and '.join(names) for names in _PARTS)}"
-        raise InputError(f"{folder}: expected {expected}, got none of them; copy the tokenizer's files too")
-    kind = settings.get("tokenizer_class") or _CLASS
-    if kind.removesuffix("Fast") != _CLASS:
-        raise InputError(f"{folder / CONFIG}: expected the tokenizer_class {_CLASS}, got {kind}")
-    vocab, merges = found[0]
-    return common | {"vocab": ordered(vocab, read_json(vocab, "the vocabulary")), "merges": _read_merges(merges)}
+            raise InputError(f"{described.config}: expected {name} false, got {settings[name]!r}: GPT-2 adds nothing")
+    parts = _find_parts(folder)
+    if found is None:
+        if parts is None:
+            expected = f"{WHOLE}, {' or '.join(' and '.join(names) for names in _PARTS)}"
+            raise InputError(f"{folder}: expected {expected}, got none of them; copy the tokenizer's files too")
+        found = _read_parts(*parts)
+    elif parts is not None and all(path.is_file() for path in parts):
+        warn_of_other_tokens(whole, found["vocab"], parts[0], lambda: _read_parts(*parts)["vocab"])
+        warn_of_other_tokens(whole, found["merges"], parts[1], lambda: _read_merges(parts[1]))
+    arguments = {ours: settings[theirs] for theirs, ours in _NAMES.items() if settings.get(theirs)}
+    added = described.added_tokens(found["vocab"], [arguments.get(ours, _EOT) for ours in _NAMES.values()])
+    rest = {"max_length": described.max_length, "added_tokens": added, "settings": described.kept(_NAMES)}
+    return arguments | found | rest
 
 
-def write(
-    folder: Path,
-    tokenizer: Tokenizer,
-    merges: Sequence[tuple[str, str]],
-    tokens: Mapping[str, str],
-    max_length: int | None,
-) -> None:
-    """Writes the four files for a tokenizer that knows no special tokens; the written one does."""
-    complete = Tokenizer.from_str(tokenizer.to_str())
-    complete.add_special_tokens(list(dict.fromkeys(tokens.values())))
+def write(folder: Path, bpe: BPE) -> None:
+    """Writes the four files, with the special tokens that the tokenizer itself does not find in texts."""
+    complete = Tokenizer.from_str(bpe.tokenizer.to_str())
     complete.post_processor = processors.ByteLevel(trim_offsets=False)
-    ids = complete.get_vocab()
-    eot = tokens["eos_token"]
-    special = {"bos_token": eot, "unk_token": eot, **tokens}
+    names = {theirs: bpe.settings.get(theirs, bpe.eot_token) for theirs in ("bos_token", "unk_token")}
+    names |= {theirs: getattr(bpe, ours) for theirs, ours in _NAMES.items()}
 
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / WHOLE) as path:
-        path.write_text(complete.to_str(pretty=True), encoding="utf-8", newline="\n")
     vocab, ranks = (folder / name for name in _PARTS[0])
-    write_json(vocab, {token: ids[token] for token in sorted(ids, key=ids.get)})
+    write_json(vocab, {token: i for i, token in enumerate(bpe.vocab[: bpe.base_size])})
     with whole_file(ranks) as path:
-        lines = [f"{_HEADER}: 0.2", *(" ".join(merge) for merge in merges)]
+        lines = [f"{_HEADER}: 0.2", *(" ".join(merge) for merge in bpe.merges)]
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
-    write_json(folder / CONFIG, settings_of(_CLASS, {"add_prefix_space": False, **special}, max_length))
+    write_files(folder, complete, bpe, {"tokenizer_class": _CLASS, "add_prefix_space": False, **names})
 
 
 def _read_whole(path: Path) -> dict[str, Any]:
-    """Reads tokenizer.json, and makes sure that our BPE does all that it says."""
+    """Reads what tokenizer.json says, and makes sure that our BPE does all of it."""
     tokenizer, state = read_whole(path, "GPT-2", _EXPECTED)
     if added := tokenizer.encode("", "").tokens:
         raise InputError(f"{path}: expected no special tokens around a text, its post_processor adds {added}")
     merges = [tuple(merge) for merge in state["model"]["merges"]]
-    return {"vocab": ordered(path, tokenizer.get_vocab()), "merges": merges}
+    return {"vocab": ordered(path, state["model"]["vocab"]), "merges": merges}
+
+
+def _find_parts(folder: Path) -> tuple[Path, Path] | None:
+    parts = [(folder / vocab, folder / merges) for vocab, merges in _PARTS]
+    return next(((vocab, merges) for vocab, merges in parts if vocab.is_file() or merges.is_file()), None)
+
+
+def _read_parts(vocab: Path, merges: Path) -> dict[str, Any]:
+    return {"vocab": ordered(vocab, read_json(vocab, "the vocabulary")), "merges": _read_merges(merges)}
 
 
 def _read_merges(path: Path) -> list[tuple[str, str]]:

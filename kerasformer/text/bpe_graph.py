@@ -1,11 +1,14 @@
 """Byte-level BPE inside the graph, for models that are served strings: core TensorFlow operations alone."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
+from kerasformer.text.added_graph import AddedTokens
 from kerasformer.text.bpe import ALPHABET, BPE, bytes_of
 from kerasformer.text.bpe_merges import Merges
 from kerasformer.text.bpe_words import Words
-from kerasformer.text.rows_graph import frame_rows
+from kerasformer.text.rows_graph import frame_rows, string_function, to_strings
 
 _NONE = -1  # the word is not a single token
 
@@ -26,24 +29,30 @@ class BPEGraph(tf.Module):
             tf.lookup.KeyValueTensorInitializer(list(whole), list(whole.values()), tf.string, tf.int32), _NONE
         )
         self._token_bytes = tf.constant([*bpe.token_bytes, b""])  # [V + 1]
+        self._max_length = bpe.max_length
+        self._added_tokens = AddedTokens(bpe.patterns) if bpe.patterns else None
+        self.tokenize = string_function(self._tokenize)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
+    def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Returns the int32 token ids [B, None] of strings [B], without special tokens."""
         with tf.device("CPU"):  # strings live there; to copy the integers between them would take longer
-            words = self._words(text)
-            distinct, which = tf.unique(words.values, tf.int64)  # [U], [W]
-            whole = self._whole.lookup(distinct)
-            several = tf.where(whole == _NONE)[:, 0]  # [R]
-            spelled = self._merges(tf.gather(distinct, several))  # [R, None]
-            # Each distinct word is a span of the pool: one token of the first U, or several of the rest.
-            pool = tf.concat([whole, spelled.values], axis=0)
-            start = tf.range(tf.size(whole, tf.int64))
-            end = tf.tensor_scatter_nd_update(start + 1, several[:, None], start[-1:] + 1 + spelled.row_limits())
-            start = tf.tensor_scatter_nd_update(start, several[:, None], start[-1:] + 1 + spelled.row_starts())
-            spans = tf.ragged.range(tf.gather(start, which), tf.gather(end, which))  # [W, None]
-            splits = tf.gather(spans.row_splits, words.row_splits)
-            return tf.RaggedTensor.from_row_splits(tf.gather(pool, spans.values), splits, validate=False)
+            return self._spell(text) if self._added_tokens is None else self._added_tokens(text, self._spell)
+
+    def _spell(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """Token ids [B, None] of strings [B] without added tokens."""
+        words = self._words(text)
+        distinct, which = tf.unique(words.values, tf.int64)  # [U], [W]
+        whole = self._whole.lookup(distinct)
+        several = tf.where(whole == _NONE)[:, 0]  # [R]
+        spelled = self._merges(tf.gather(distinct, several))  # [R, None]
+        # Each distinct word is a span of the pool: one token of the first U, or several of the rest.
+        pool = tf.concat([whole, spelled.values], axis=0)
+        start = tf.range(tf.size(whole, tf.int64))
+        end = tf.tensor_scatter_nd_update(start + 1, several[:, None], start[-1:] + 1 + spelled.row_limits())
+        start = tf.tensor_scatter_nd_update(start, several[:, None], start[-1:] + 1 + spelled.row_starts())
+        spans = tf.ragged.range(tf.gather(start, which), tf.gather(end, which))  # [W, None]
+        splits = tf.gather(spans.row_splits, words.row_splits)
+        return tf.RaggedTensor.from_row_splits(tf.gather(pool, spans.values), splits, validate=False)
 
     def detokenize(self, ids: tf.RaggedTensor) -> tf.Tensor:
         """Returns the text of token ids [B, None] as strings [B] of valid UTF-8, as `BPE.decode` does.
@@ -57,20 +66,30 @@ class BPEGraph(tf.Module):
             joined = tf.strings.unsorted_segment_join(pieces, ids.value_rowids(), ids.nrows())
             return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
 
-    def __call__(self, text: tf.Tensor, text_pair: tf.Tensor | None = None, *, max_length: int) -> dict[str, tf.Tensor]:
+    def __call__(
+        self,
+        text: tf.Tensor | Sequence[str],
+        text_pair: tf.Tensor | Sequence[str] | None = None,
+        *,
+        max_length: int | None = None,
+    ) -> dict[str, tf.Tensor]:
         """Makes the rows of `BPE.encode`, padded to the longest of the batch.
 
         Args:
             text, text_pair: strings [B].
+            max_length: tokens of a row at most; those that the tokenizer knew when this was made, by default, and
+                any number where it knew none.
 
         Returns:
-            int32 token_ids and padding_mask [B, T], T <= max_length.
+            int32 token_ids and padding_mask [B, T].
 
         Raises:
-            InputError: max_length leaves no room for a token.
+            InputError: a text is no string, or max_length leaves no room for a token.
         """
-        texts = [self.tokenize(text)] if text_pair is None else [self.tokenize(text), self.tokenize(text_pair)]
-        rows = frame_rows(texts, self._frame, max_length=max_length, pad_id=self._pad_id)
+        texts = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
+        ids = [self.tokenize(to_strings(name, strings)) for name, strings in texts.items()]
+        max_length = self._max_length if max_length is None else max_length
+        rows = frame_rows(ids, self._frame, max_length=max_length, pad_id=self._pad_id)
         return {name: rows[name] for name in ("token_ids", "padding_mask")}
 
 

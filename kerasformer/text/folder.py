@@ -22,6 +22,8 @@ def read_tokenizer(folder: str | Path) -> WordPiece | BPE:
         return (WordPiece if whole.with_name("vocab.txt").is_file() else BPE).from_folder(folder)
     model = read_json(whole, "a tokenizer").get("model")
     kind = model.get("type") if isinstance(model, dict) else None
+    if isinstance(model, dict) and kind is None:  # as the first releases of `tokenizers` wrote it
+        kind = "BPE" if "merges" in model else "WordPiece"
     if kind not in _KINDS:
         raise InputError(f"{whole}: expected a tokenizer of the kind {' or '.join(_KINDS)}, got {kind}; use another")
     return _KINDS[kind].from_folder(folder)

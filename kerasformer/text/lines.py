@@ -10,7 +10,7 @@ def read_lines(path: Path) -> Iterator[str]:
     """Yields the lines of a file, without their ends (LF or CR LF).
 
     Raises:
-        InputError: there is no such file, or a line is not UTF-8.
+        InputError: there is no such file, a line is not UTF-8, or the first one begins with a byte order mark.
     """
     if not path.is_file():
         raise InputError(f"{path}: expected a text file, found {'a folder' if path.is_dir() else 'none'}")
@@ -23,4 +23,6 @@ def read_lines(path: Path) -> Iterator[str]:
                 raise InputError(
                     f"{path}, line {number}: expected UTF-8, got byte 0x{byte:02x}: convert the file"
                 ) from error
+            if number == 1 and text.startswith("\ufeff"):
+                raise InputError(f"{path}, line 1: expected UTF-8 without a byte order mark: save the file without it")
             yield text.removesuffix("\n").removesuffix("\r")

@@ -1,23 +1,49 @@
 """Rows of token ids inside the graph, framed and cut as `Tokenizer.encode` does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from kerasformer.errors import InputError
 from kerasformer.text.tokenizer import Frame, longest_first
 
+_NO_LIMIT = 2**31 - 1  # tokens of a row
 
-def frame_rows(texts: Sequence[tf.RaggedTensor], frame: Frame, *, max_length: int, pad_id: int) -> dict[str, tf.Tensor]:
+
+def string_function(method: Callable[[tf.Tensor], tf.RaggedTensor]) -> Callable[[tf.Tensor], tf.RaggedTensor]:
+    """A TensorFlow function of strings [B] that keeps the object of the method.
+
+    One that decorates the method in its class does not, and would fail where nothing else keeps the object.
+    """
+    return tf.function(method, input_signature=[tf.TensorSpec([None], tf.string)])
+
+
+def to_strings(name: str, texts: tf.Tensor | Sequence[str]) -> tf.Tensor:
+    """Texts as a tensor. Raises InputError, which calls them `name`, for what is none."""
+    if not isinstance(texts, str | bytes):
+        try:
+            return tf.convert_to_tensor(texts, tf.string)
+        except (TypeError, ValueError):
+            pass
+    raise InputError(f"{name}: expected a tensor or list of strings, got {texts!r:.60}; pass one")
+
+
+def frame_rows(
+    texts: Sequence[tf.RaggedTensor], frame: Frame, *, max_length: int | None, pad_id: int
+) -> dict[str, tf.Tensor]:
     """Makes padded rows of the token ids [B, None] of a text, or of a text and its pair.
 
+    Args:
+        max_length: tokens of a row at most; None cuts nothing.
+
     Returns:
-        int32 token_ids, segment_ids and padding_mask [B, T], T <= max_length.
+        int32 token_ids, segment_ids and padding_mask [B, T].
 
     Raises:
         InputError: max_length leaves no room for a token.
     """
     paired = len(texts) == 2
-    room = frame.room(max_length, paired=paired)
+    room = frame.room(_NO_LIMIT if max_length is None else max_length, paired=paired)
     sizes = [tf.cast(ids.row_lengths(), tf.int32) for ids in texts]
     kept = longest_first(*sizes, room, tf) if paired else [tf.minimum(sizes[0], room)]
     rows = framed([_head(ids, size) for ids, size in zip(texts, kept, strict=True)], frame)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import tokenizers
+from tokenizers import AddedToken
 
 from kerasformer.errors import InputError
+from kerasformer.text.added_tokens import Pattern, is_text
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -66,6 +68,9 @@ class Tokenizer(ABC):
 
     Attributes:
         vocab: the tokens in order of their ids.
+        added_tokens: the special tokens, and those that are found in a text before it is split, in order of their ids.
+        patterns: what to look for in a text before it is split; nothing where there are but the own special tokens.
+        base_size: how many tokens the splitting of words can give, the first ones; added tokens may follow them.
         pad_id: fills up rows.
         end_id: follows each document where many make one stream.
         continues_word: [V] bool, whether a token continues the word before it.
@@ -76,6 +81,9 @@ class Tokenizer(ABC):
     """
 
     vocab: list[str]
+    added_tokens: list[AddedToken]
+    patterns: list[Pattern]
+    base_size: int
     pad_id: int
     end_id: int
     continues_word: np.ndarray
@@ -83,6 +91,10 @@ class Tokenizer(ABC):
     tokenizer: tokenizers.Tokenizer
     max_length: int | None = None
     max_positions: int | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.tokenizer.encode_special_tokens = True  # which a pickled tokenizer of `tokenizers` has lost
 
     @property
     def vocab_size(self) -> int:
@@ -161,14 +173,20 @@ def longest_first(first: Any, second: Any, room: int, xp: ModuleType = np) -> tu
     return first, xp.minimum(second, room - first)
 
 
-def numbered(vocab: list[str], required: Iterable[str]) -> dict[str, int]:
-    """Maps each token to its id. Raises InputError for a token that is given twice, malformed or missing."""
+def numbered(vocab: Sequence[str], added_tokens: Sequence[AddedToken], required: Iterable[str]) -> dict[str, int]:
+    """Maps each token to its id; added tokens that the vocabulary lacks follow it.
+
+    Raises:
+        InputError: a token is given twice, malformed or missing.
+    """
     ids: dict[str, int] = {}
     for i, token in enumerate(vocab):
-        if not _is_text(token) or "\n" in token or "\r" in token:
+        if not is_text(token) or "\n" in token or "\r" in token:
             raise InputError(f"vocab: expected tokens of one line of Unicode text, got {token!r} for id {i}")
         if ids.setdefault(token, i) != i:
             raise InputError(f"vocab: expected each token once, got {token!r} for ids {ids[token]} and {i}")
+    for token in added_tokens:
+        ids.setdefault(token.content, len(ids))
     if missing := [token for token in required if token not in ids]:
         raise InputError(f"vocab: expected the special tokens, {', '.join(missing)} missing: add or name them")
     return ids
@@ -186,17 +204,6 @@ def checked(name: str, texts: Sequence[str]) -> list[str]:
         raise InputError(f"{name}: expected a list of strings, got one string")
     texts = list(texts)
     for i, text in enumerate(texts):
-        if not _is_text(text):
+        if not is_text(text):
             raise InputError(f"{name}[{i}]: expected a string of Unicode text, got {text!r:.60}")
     return texts
-
-
-def _is_text(value: object) -> bool:
-    """Whether the value is a string without lone surrogates, which UTF-8 cannot hold."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

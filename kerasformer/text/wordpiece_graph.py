@@ -1,9 +1,12 @@
 """WordPiece inside the graph, for models that are served strings: core TensorFlow operations alone."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
+from kerasformer.text.added_graph import AddedTokens
 from kerasformer.text.code_points import BREAK, PAGE, CodePointMap
-from kerasformer.text.rows_graph import frame_rows
+from kerasformer.text.rows_graph import frame_rows, string_function, to_strings
 from kerasformer.text.wordpiece import MAX_WORD_LENGTH, WordPiece
 
 _NONE = -1  # in place of a piece: not in the vocabulary, or the word has ended
@@ -20,36 +23,58 @@ class WordPieceGraph(tf.Module):
     def __init__(self, wordpiece: WordPiece):
         super().__init__(name="wordpiece")
         self._unk_id, self._pad_id, self._frame = wordpiece.unk_id, wordpiece.pad_id, wordpiece.frame
-        self._words = _Words(wordpiece.code_points())
-        pieces = _pieces(wordpiece.vocab)
+        self._max_length = wordpiece.max_length
+        self._normalize = _Normalize(wordpiece.code_points())
+        pieces = _pieces(wordpiece.vocab[: wordpiece.base_size])
         self._longest = max(map(len, pieces))
         self._ids = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(list(pieces), list(pieces.values()), tf.string, tf.int32), _NONE
         )
+        self._added_tokens = None
+        if patterns := wordpiece.patterns:
+            normalized = any(pattern.token.normalized for pattern in patterns)
+            normalize = [_Normalize(wordpiece.code_points(split=False))] if normalized else []
+            self._added_tokens = AddedTokens(patterns, *normalize)
+        self.tokenize = string_function(self._tokenize)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
+    def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Returns the int32 token ids [B, None] of strings [B], without special tokens."""
         with tf.device("CPU"):  # strings live there; the integers between them had better stay
-            words = self._words(text)
-            distinct, which = tf.unique(words.values)
-            token_ids = tf.gather(self._spell(distinct), which)
-            return tf.RaggedTensor.from_row_splits(token_ids, words.row_splits, validate=False).merge_dims(1, 2)
+            return (
+                self._spell_texts(text) if self._added_tokens is None else self._added_tokens(text, self._spell_texts)
+            )
 
-    def __call__(self, text: tf.Tensor, text_pair: tf.Tensor | None = None, *, max_length: int) -> dict[str, tf.Tensor]:
+    def _spell_texts(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """Token ids [B, None] of strings [B] without added tokens, be they normalized already or not."""
+        words = tf.strings.split(self._normalize(text))
+        distinct, which = tf.unique(words.values)
+        token_ids = tf.gather(self._spell(distinct), which)
+        return tf.RaggedTensor.from_row_splits(token_ids, words.row_splits, validate=False).merge_dims(1, 2)
+
+    def __call__(
+        self,
+        text: tf.Tensor | Sequence[str],
+        text_pair: tf.Tensor | Sequence[str] | None = None,
+        *,
+        max_length: int | None = None,
+    ) -> dict[str, tf.Tensor]:
         """Makes the rows of `WordPiece.encode`, padded to the longest of the batch.
 
         Args:
             text, text_pair: strings [B].
+            max_length: tokens of a row at most; those that the tokenizer knew when this was made, by default, and
+                any number where it knew none.
 
         Returns:
-            int32 token_ids, segment_ids and padding_mask [B, T], T <= max_length.
+            int32 token_ids, segment_ids and padding_mask [B, T].
 
         Raises:
-            InputError: max_length leaves no room for a token.
+            InputError: a text is no string, or max_length leaves no room for a token.
         """
-        texts = [self.tokenize(text)] if text_pair is None else [self.tokenize(text), self.tokenize(text_pair)]
-        return frame_rows(texts, self._frame, max_length=max_length, pad_id=self._pad_id)
+        texts = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
+        ids = [self.tokenize(to_strings(name, strings)) for name, strings in texts.items()]
+        max_length = self._max_length if max_length is None else max_length
+        return frame_rows(ids, self._frame, max_length=max_length, pad_id=self._pad_id)
 
     def _spell(self, words: tf.Tensor) -> tf.RaggedTensor:
         """Spells words [U] by token ids [U, None], each time with the longest piece that the rest begins with."""
@@ -86,11 +111,11 @@ class WordPieceGraph(tf.Module):
         )
 
 
-class _Words(tf.Module):
-    """Normalizes strings [B] and splits them into words [B, None]."""
+class _Normalize(tf.Module):
+    """Replaces the code points of strings [B], and puts marks in canonical order."""
 
     def __init__(self, code_points: CodePointMap):
-        super().__init__(name="words")
+        super().__init__(name="normalize")
         self._pages = tf.constant(code_points.pages * PAGE)
         self._rows = tf.constant(code_points.rows.reshape(-1))
         self._outputs = tf.constant(code_points.outputs)
@@ -98,7 +123,7 @@ class _Words(tf.Module):
         self._has_mark = tf.constant(code_points.has_mark)
         self._any_mark = code_points.has_mark.any()
 
-    def __call__(self, text: tf.Tensor) -> tf.RaggedTensor:
+    def __call__(self, text: tf.Tensor) -> tf.Tensor:
         decoded = tf.strings.unicode_decode(text, "UTF-8")  # [B, None]
         code_point = decoded.values  # [C]
         row = tf.gather(self._rows, tf.gather(self._pages, code_point // PAGE) + code_point % PAGE)
@@ -112,7 +137,7 @@ class _Words(tf.Module):
             )
         splits = decoded.row_splits * self._outputs.shape[1]
         normalized = tf.RaggedTensor.from_row_splits(tf.reshape(output, [-1]), splits, validate=False)
-        return tf.strings.split(tf.strings.unicode_encode(normalized, "UTF-8", errors="ignore"))
+        return tf.strings.unicode_encode(normalized, "UTF-8", errors="ignore")
 
 
 def _in_canonical_order(output: tf.Tensor, ranks: tf.Tensor, text: tf.Tensor) -> tf.Tensor:

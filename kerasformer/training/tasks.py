@@ -176,7 +176,7 @@ class MaskedLM(TokenLoss, heads.MaskedLM):
     """Predicts hidden tokens from those around them; see `models.heads.MaskedLM`."""
 
     batches_class = MaskedWindows
-    for_texts = "call tokenizer.in_graph() with texts to get them"
+    for_texts = "call model.tokenizer.in_graph()(texts) to get them"
     few = True
 
     def output_states(self, hidden_states: tf.Tensor) -> tf.Tensor:
