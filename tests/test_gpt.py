@@ -113,7 +113,7 @@ def test_an_mlp_without_width_is_four_times_as_wide():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("tie_word_embeddings", False), ("scale_attn_by_inverse_layer_idx", True), ("activation_function", "mish")],
+    [("scale_attn_weights", False), ("scale_attn_by_inverse_layer_idx", True), ("activation_function", "mish")],
 )
 def test_variants_that_are_not_gpt2_are_refused(field, value, tmp_path):
     GPT.from_pretrained(TINY).save_pretrained(tmp_path)

@@ -111,18 +111,21 @@ def test_a_copy_of_the_table_and_a_second_name_of_the_bias_are_understood(folder
     assert Bert.from_pretrained(folder).pooler is not None  # which other heads read
 
 
-def test_an_output_table_of_its_own_is_refused_where_it_is_used(folder):
-    add(folder, **{"cls.predictions.decoder.weight": load_file(folder / WEIGHTS)[TABLE] + 1})
-    with pytest.raises(InputError, match="expected cls.predictions.decoder.weight equal to bert.embeddings.word"):
-        MaskedLM.from_pretrained(folder)
-    assert Classifier.from_pretrained(folder, labels=["a", "b"]).labels == ["a", "b"]
+def test_an_output_table_of_its_own_is_used_by_this_head_alone(folder, caplog):
+    own = load_file(folder / WEIGHTS)[TABLE] + 1
+    add(folder, **{"cls.predictions.decoder.weight": own})
+    np.testing.assert_array_equal(MaskedLM.from_pretrained(folder).backbone.output_table, own)
+    assert not caplog.records
+    classifier = Classifier.from_pretrained(folder, labels=["a", "b"])
+    assert classifier.backbone.output_table is classifier.backbone.embedding.token.embeddings
+    assert "cls.predictions." in caplog.text and "are of a head that is not used" in caplog.text
 
 
 def test_a_classifier_starts_from_it_with_a_fresh_pooler(caplog):
     model = Classifier.from_pretrained(FOLDER, labels=["yes", "no"])
     assert "no weights for pooler/kernel, pooler/bias" in caplog.text
     np.testing.assert_array_equal(model.backbone.embedding.token.embeddings, load_file(FOLDER / WEIGHTS)[TABLE])
-    with pytest.raises(InputError, match="expected labels, as .* has no classifier that names them"):
+    with pytest.raises(InputError, match="expected a classifier, got .* has no classifier that names them"):
         Classifier.from_pretrained(FOLDER)
 
 

@@ -80,6 +80,18 @@ def test_keras_file_round_trip(family, tmp_path):
 
 
 @every_family
+def test_an_output_embedding_of_its_own_scores_the_tokens(family):
+    tied, own = tiny(family), tiny(family, tie_embeddings=False)
+    assert tied.output_table is tied.embedding.token.embeddings
+    assert sum(v is own.output_table for v in own.trainable_variables) == 1
+    assert own.count_params() == tied.count_params() + TINY["vocab_size"] * TINY["dim"]
+    states = np.random.default_rng(0).normal(size=(2, 3, 8)).astype(np.float32)
+    np.testing.assert_allclose(own.logits(states), states @ np.asarray(own.output_table).T, rtol=1e-5, atol=1e-5)
+    own.embedding.token.embeddings.assign(np.zeros((30, 8)))
+    assert np.abs(own.logits(states)).max() > 0
+
+
+@every_family
 def test_every_variable_has_a_row_and_every_row_a_variable(family):
     model = tiny(family)
     rows = family.table.rows_for(model.config.num_layers, None)

@@ -39,7 +39,10 @@ def predict(arguments: list[str]) -> None:
     probabilities = model.predict(list(zip(texts, pairs, strict=True)) if pairs else texts)
     for text, row in zip(texts, probabilities, strict=True):
         shares = {label: round(float(share), 6) for label, share in zip(model.labels, row, strict=True)}
-        print_json({"text": text, "label": model.labels[row.argmax()], "probabilities": shares})
+        answer = {"label": model.labels[row.argmax()]}
+        if model.multi_label:
+            answer = {"labels": [label for label, share in shares.items() if share >= 0.5]}
+        print_json({"text": text, **answer, "probabilities": shares})
 
 
 def generate(arguments: list[str]) -> None:

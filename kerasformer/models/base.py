@@ -3,79 +3,23 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 import keras
+import numpy as np
+from keras import KerasTensor
 
 from kerasformer.errors import InputError
-from kerasformer.files import read_json, whole_file, write_json
+from kerasformer.layers.embedding import Embedding
 from kerasformer.models import weights
+from kerasformer.models.checkpoint import Checkpoint, read_config, write_checkpoint
+from kerasformer.models.config import CONFIG_FILE, UNPUBLISHED, Config, Preset
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.json"
-# Ends the `model_type` of a shape that `transformers` has no class for, so that it refuses the folder.
-UNPUBLISHED = "-kerasformer"
-# Hugging Face's names of our activations; where several mean one, the first is written.
-_ACTIVATIONS = {
-    "gelu": ("gelu",),
-    "gelu_tanh": ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"),
-    "relu": ("relu",),
-    "silu": ("silu", "swish"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Base of the families' configs: frozen, flat, and readable from a Hugging Face `config.json`."""
-
-    model_type: ClassVar[str]
-    hf_names: ClassVar[dict[str, str]]
-    hf_required: ClassVar[dict[str, object]] = {}
-
-    @classmethod
-    def from_hf(cls, values: dict) -> Self:
-        """Reads `config.json`'s fields; one that is absent keeps its default.
-
-        Raises:
-            InputError: a feature that this family does not have.
-        """
-        for name, wanted in cls.hf_required.items():
-            if values.get(name, wanted) != wanted:
-                raise InputError(
-                    f"expected {name}={wanted!r} in {CONFIG_FILE}, got {values[name]!r}; use another model"
-                )
-        fields = {ours: values[theirs] for ours, theirs in cls.hf_names.items() if theirs in values}
-        if "activation" in fields:
-            theirs = fields["activation"]
-            ours = [name for name, aliases in _ACTIVATIONS.items() if theirs in aliases]
-            if not ours:
-                known = ", ".join(alias for aliases in _ACTIVATIONS.values() for alias in aliases)
-                raise InputError(
-                    f"expected one of the activations {known} in {CONFIG_FILE}, got {theirs!r}; use another model"
-                )
-            fields["activation"] = ours[0]
-        return cls(**fields)
-
-    def to_hf(self) -> dict:
-        """The fields of `config.json`."""
-        values = {theirs: getattr(self, ours) for ours, theirs in self.hf_names.items()}
-        for ours, theirs in self.hf_names.items():
-            if ours == "activation":
-                values[theirs] = _ACTIVATIONS[self.activation][0]
-        return {"model_type": self.model_type, **values, **self.hf_required}
-
-
-class Preset(NamedTuple):
-    """A published size: values of the config, parameters in all, the checkpoint's name on the Hub, the paper."""
-
-    name: str
-    values: dict
-    num_parameters: int
-    source: str
-    citation: str
+SHOWN_NAMES = 4  # of tensors, in a log line
 
 
 class Model(keras.Model):
@@ -100,6 +44,27 @@ class Model(keras.Model):
             for layer in self.layers:  # they know their weights from the width: to trace them would take far longer
                 layer.build((None, None, self.config.dim))
             self.built = True
+
+    def make_own_output(self, initializer: keras.Initializer) -> Embedding | None:
+        """The output embedding of a family's model, where its config does not tie it to the input's."""
+        config = self.config
+        if config.tie_embeddings:
+            return None
+        return Embedding(config.vocab_size, config.dim, initializer=initializer, dtype=self.dtype_policy, name="output")
+
+    @property
+    def output_embedding(self) -> Embedding:
+        """The embedding whose product with a hidden state gives the scores of the tokens."""
+        return self.embedding.token if self.own_output is None else self.own_output
+
+    @property
+    def output_table(self) -> keras.Variable:
+        """The vector [V, D] of each token in the output embedding."""
+        return self.output_embedding.embeddings
+
+    def logits(self, hidden_states: KerasTensor) -> KerasTensor:
+        """Scores of the tokens, [..., D] -> [..., V]: the product with the output embedding of each token."""
+        return self.output_embedding.products(hidden_states)
 
     @property
     def stages(self) -> list[list[keras.layers.Layer]]:
@@ -155,9 +120,10 @@ class Model(keras.Model):
                 f"expected model_type {cls.config_class.model_type!r} in {folder / CONFIG_FILE}, "
                 f"got {values['model_type']!r}; load it with the class of its family"
             )
-        config, tensors = cls.config_class.from_hf(values), weights.read_tensors(folder, cls.table)
-        model = cls(config, dtype=dtype)
-        load(model, without_head(cls.table, tensors), folder)
+        # Nothing but a head reads an output embedding.
+        model = cls(dataclasses.replace(cls.config_class.from_hf(values), tie_embeddings=True), dtype=dtype)
+        tensors, left_out = Checkpoint.read(folder, values, cls.table, cls.architectures).divided(task=None)
+        load(model, tensors, folder, left_out=left_out)
         return model
 
     def set_remat(self, blocks: bool) -> None:
@@ -180,46 +146,40 @@ class Model(keras.Model):
         write_checkpoint(Path(folder), tensors, self.config.to_hf() | {"architectures": [self.architectures["Model"]]})
 
 
-def without_head(table: weights.Table, tensors: dict, but: str | None = None) -> dict:
-    """The tensors that belong to no head, or to none but that of one task."""
-    heads = {name for task, rows in table.heads.items() if task != but for row in rows for name in row.tensors}
-    return {name: tensor for name, tensor in tensors.items() if name not in heads | table.tied.keys()}
-
-
 def load(
-    backbone: Model, tensors: dict, folder: Path, task: str | None = None, head: keras.layers.Layer | None = None
+    backbone: Model,
+    tensors: Mapping[str, np.ndarray],
+    folder: Path,
+    task: str | None = None,
+    head: keras.layers.Layer | None = None,
+    *,
+    left_out: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> None:
-    """Applies a checkpoint's tensors to a backbone and, if given, the head of a task; see `weights.apply`."""
+    """Applies a checkpoint's tensors to a backbone and, if given, the head of a task; see `weights.apply`.
+
+    One line of the log tells what is not used and what starts fresh.
+
+    Args:
+        left_out: tensors of other heads.
+        notes: more for that line.
+    """
     table = backbone.table
     with_prefix = any(name.startswith(table.prefix) for name in tensors)
     rows = backbone.rows(task, with_prefix)
     # Of what some checkpoints lack, others have more than some models need.
     spare = [row for row in table.rows_for(0, None, with_prefix) if table.is_fresh(row.path) and row not in rows]
     tensors = {name: tensor for name, tensor in tensors.items() if not any(name in row.tensors for row in spare)}
-    fresh = [row.path for row in rows if table.is_fresh(row.path) and not any(name in tensors for name in row.tensors)]
-    if fresh:
-        logger.warning("%s has no weights for %s: they start fresh, so train before use", folder, ", ".join(fresh))
-    variables = {path: v for path, v in weights.by_path(backbone, head).items() if path not in fresh}
+    variables = weights.by_path(backbone, head)
+    found = {row.path for row in rows if any(name in tensors for name in row.tensors)}
+    fresh = [path for path in variables if table.is_fresh(path) and path not in found]
+    variables = {path: variable for path, variable in variables.items() if path not in fresh}
     weights.apply(variables, [row for row in rows if row.path not in fresh], tensors, str(folder))
-
-
-def read_config(folder: Path) -> dict:
-    """`config.json` of a checkpoint folder.
-
-    Raises:
-        InputError: no folder, no such file, malformed JSON, or no `model_type` in it.
-    """
-    if not folder.is_dir():
-        raise InputError(f"expected a Hugging Face checkpoint folder, got {folder}, which is no folder; check the path")
-    values = read_json(folder / CONFIG_FILE, "a model's config")
-    if "model_type" not in values:
-        raise InputError(f"expected a model_type in {folder / CONFIG_FILE}, got none; is this a Hugging Face model?")
-    return values
-
-
-def write_checkpoint(folder: Path, tensors: dict, values: dict) -> None:
-    """Writes weights, then `config.json`: a folder without it is no model, so a half-written one is never read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / weights.WEIGHTS_FILE) as temporary:
-        weights.write_tensors(temporary, tensors)
-    write_json(folder / CONFIG_FILE, values)
+    notes = list(notes)
+    if fresh:
+        notes.append(f"it has no weights for {', '.join(fresh)}: they start fresh, so train before use")
+    if left_out:
+        more = f" and {len(left_out) - SHOWN_NAMES} more" if len(left_out) > SHOWN_NAMES else ""
+        notes.append(f"{', '.join(left_out[:SHOWN_NAMES])}{more} are of a head that is not used")
+    if notes:
+        logger.warning("%s: %s", folder, "; ".join(notes))

@@ -1,75 +1,27 @@
-"""Tasks: a backbone of any family and a head on it. Families contribute only data."""
+"""The tasks: a head on a backbone of any family. Families contribute only data."""
 
-import dataclasses
-import logging
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, Self
 
 import keras
 from keras import KerasTensor, ops
 
-from kerasformer.errors import InputError, listed
+from kerasformer.errors import InputError
+from kerasformer.files import write_json
 from kerasformer.layers.activations import ACTIVATIONS
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
 from kerasformer.layers.token_transform import TokenTransform
-from kerasformer.models import weights
-from kerasformer.models.base import CONFIG_FILE, Model, load, read_config, without_head, write_checkpoint
+from kerasformer.models import generation_config
+from kerasformer.models.base import Model, load
+from kerasformer.models.checkpoint import Checkpoint, architectures_of, read_config
+from kerasformer.models.config import CONFIG_FILE, checked_number
 from kerasformer.models.families import backbone_class
+from kerasformer.models.head import Head
+from kerasformer.models.labels import MULTI_LABEL, SINGLE_LABEL, TrainedLabels, Unusable, check_labels
 from kerasformer.text.tokenizer import Tokenizer
-
-logger = logging.getLogger(__name__)
-
-
-class Head(keras.Model):
-    """What the tasks share: a backbone, the tokenizer that it was trained with, and a folder to read or write.
-
-    Args:
-        backbone: of any family that has the task.
-        tokenizer: turns texts into the backbone's inputs; without it the model takes ids alone.
-    """
-
-    task: ClassVar[str]  # names the head in the families' tables
-    scored_share: ClassVar[float] = 0.0  # of positions whose logits are computed in training
-
-    def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
-        super().__init__(dtype=backbone.dtype_policy, **kwargs)
-        _check_task(self.task, type(backbone))
-        if tokenizer is not None and not isinstance(tokenizer, kind := backbone.tokenizer_class):
-            raise InputError(
-                f"expected a {kind.__name__} tokenizer for a {type(backbone).__name__}, got a "
-                f"{type(tokenizer).__name__}; pass one of that kind"
-            )
-        self.backbone, self.tokenizer = backbone, tokenizer
-        if tokenizer is not None:
-            tokenizer.max_positions = backbone.config.max_length
-            tokenizer.max_length = min(tokenizer.max_length or tokenizer.max_positions, tokenizer.max_positions)
-
-    def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
-        """Token ids, and what else the backbone takes, [B, T] -> what `score` gives."""
-        return self.score(self.backbone(inputs, training=training), training=training)
-
-    def score(self, outputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
-        """The logits by what the backbone gives."""
-        raise NotImplementedError
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """What the model takes, each [B, T]."""
-        return self.backbone.input_names
-
-    def _write(self, folder: str | os.PathLike, values: dict, head: keras.layers.Layer | None = None) -> None:
-        """Writes a folder that `transformers` and `from_pretrained` load; `values` are the task's in config.json."""
-        folder, backbone = Path(folder), self.backbone
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.tokenizer is not None:
-            self.tokenizer.save(folder)
-            values = {"pad_token_id": self.tokenizer.pad_id, **values}
-        values = backbone.config.to_hf() | {"architectures": [backbone.architectures[self.task]]} | values
-        write_checkpoint(folder, weights.collect(weights.by_path(backbone, head), backbone.rows(self.task)), values)
 
 
 class Classifier(Head):
@@ -80,10 +32,12 @@ class Classifier(Head):
         labels: names of the C classes, in the order of the logits.
         tokenizer: turns texts into the backbone's inputs; without it the model takes ids alone.
         text_pair: the model compares two texts.
-        dropout: share of the pooled vector dropped in training; the backbone's by default.
+        multi_label: any number of the labels may be true of a text, each with a probability of its own.
+        dropout: fraction of the pooled vector dropped in training; the backbone's by default.
     """
 
     task = "Classifier"
+    unused = {"tie_embeddings": True}
 
     def __init__(
         self,
@@ -92,11 +46,13 @@ class Classifier(Head):
         tokenizer: Tokenizer | None = None,
         *,
         text_pair: bool = False,
+        multi_label: bool = False,
         dropout: float | None = None,
         **kwargs,
     ):
         super().__init__(backbone, tokenizer, **kwargs)
-        self.labels, self.text_pair = check_labels(labels), text_pair
+        self.labels, self.text_pair = check_labels(labels, multi_label=multi_label), text_pair
+        self.multi_label, self.classifier_dropout = multi_label, dropout
         self.dropout = Dropout(backbone.config.dropout if dropout is None else dropout, name="dropout")
         initializer = keras.initializers.TruncatedNormal(stddev=backbone.config.initializer_range)
         has_bias = any(row.path == "head/bias" for row in backbone.table.heads[self.task])
@@ -111,6 +67,10 @@ class Classifier(Head):
         """`pooled` [B, D] -> logits [B, C]."""
         return self.head(ops.cast(self.dropout(outputs["pooled"], training=training), "float32"))
 
+    def probabilities(self, logits: KerasTensor) -> KerasTensor:
+        """Logits [..., C] -> the probability of each label, which are 1 in all unless any number may be true."""
+        return ops.sigmoid(logits) if self.multi_label else ops.softmax(logits)
+
     def compile(
         self,
         optimizer: str | keras.Optimizer = "rmsprop",
@@ -118,10 +78,24 @@ class Classifier(Head):
         metrics: list | None = None,
         **kwargs,
     ) -> None:
-        """Keras's `compile`; the loss is cross-entropy and the metric accuracy unless others are given."""
+        """Keras's `compile`; the loss is cross-entropy and the metric accuracy unless others are given.
+
+        Raises:
+            InputError: no loss for a model of which any number of labels may be true.
+        """
+        if loss is None:
+            self.check_single_label()
         loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")] if metrics is None else metrics
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def check_single_label(self) -> None:
+        """Raises InputError where any number of labels may be true of a text, and not one as in the data."""
+        if self.multi_label:
+            raise InputError(
+                f"expected a classifier of one label a text, as the data have, got one of problem_type {MULTI_LABEL}; "
+                "call predict for its probabilities, or from_pretrained with labels and multi_label=False to train anew"
+            )
 
     @classmethod
     def from_pretrained(
@@ -129,32 +103,50 @@ class Classifier(Head):
         folder: str | os.PathLike,
         labels: Sequence[str] | None = None,
         *,
+        multi_label: bool | None = None,
         dropout: float | None = None,
         dtype: str | None = None,
     ) -> Self:
         """Reads a Hugging Face folder: backbone, tokenizer and, where its labels are the wanted ones, the head.
 
         Args:
-            labels: the classes to tell apart; those of the checkpoint's own classifier by default.
+            labels: the classes to tell apart, in any order; those of the checkpoint's own classifier by default.
+            multi_label: whether any number of them may be true of a text; by default as of the checkpoint's classifier
+                where that has these labels, and else one of them is.
+            dropout: fraction of the pooled vector dropped in training; the checkpoint's by default.
             dtype: a Keras dtype policy, such as "float32" or "mixed_bfloat16"; the global one by default.
 
         Raises:
-            InputError: a missing, truncated or foreign file, or no labels where the checkpoint has none.
+            InputError: a missing, truncated or foreign file, or no labels where the checkpoint has none or those of
+                another kind of classifier.
         """
-        folder, values, tensors, backbone, tokenizer = _read(cls.task, folder, dtype)
-        bare, whole = without_head(backbone.table, tensors), without_head(backbone.table, tensors, but=cls.task)
-        trained = _labels_of(values) if len(bare) < len(whole) else None
-        if labels is None and trained is None:
-            raise InputError(
-                f"expected a classifier, got {folder}, whose config.json names no labels; "
-                "train one from it, or name the labels of a new one, as in from_pretrained(folder, labels=[...])"
-            )
-        text_pair = bool(values.get("text_pair"))
-        model = cls(backbone, labels or trained, tokenizer, text_pair=text_pair, dropout=dropout)
-        if model.labels == trained:
-            load(model.backbone, whole, folder, cls.task, model.head)
+        checkpoint, backbone, tokenizer = cls._read(folder, dtype)
+        try:
+            trained = _trained_labels(checkpoint)
+            order = trained.order_of(trained.labels if labels is None else labels, multi_label)
+        except Unusable as reason:
+            if labels is None:
+                raise InputError(
+                    f"expected a classifier, got {folder}, which {reason}; train one from it, or name the labels of a "
+                    "new one, as in from_pretrained(folder, labels=[...])"
+                ) from reason
+            order, note = None, f"it {reason}: a fresh classifier takes its place, so train before use"
         else:
-            load(model.backbone, bare, folder)
+            labels, multi_label = [trained.labels[i] for i in order], trained.multi_label
+        values = checkpoint.values
+        if dropout is None and values.get("classifier_dropout") is not None:
+            dropout = checked_number("classifier_dropout", values["classifier_dropout"], 1)
+        options = {"text_pair": bool(values.get("text_pair")), "multi_label": bool(multi_label), "dropout": dropout}
+        model = cls(backbone, labels, tokenizer, **options)
+        tensors, left_out = checkpoint.divided(cls.task)
+        own = checkpoint.table.head_tensors(cls.task) & tensors.keys()
+        if order is None:
+            tensors = {name: tensor for name, tensor in tensors.items() if name not in own}
+            load(model.backbone, tensors, checkpoint.folder, left_out=left_out, notes=[note] if own else ())
+        else:
+            # A label has a row in each of the head's tensors; of another number of rows the shape is refused.
+            tensors |= {name: tensors[name][order] for name in own if len(tensors[name]) == len(order)}
+            load(model.backbone, tensors, checkpoint.folder, cls.task, model.head, left_out=left_out)
         return model
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
@@ -162,25 +154,34 @@ class Classifier(Head):
         values = {
             "id2label": {str(i): label for i, label in enumerate(self.labels)},
             "label2id": {label: i for i, label in enumerate(self.labels)},
-            "problem_type": "single_label_classification",
+            "problem_type": MULTI_LABEL if self.multi_label else SINGLE_LABEL,
+            "classifier_dropout": self.classifier_dropout,
             "text_pair": self.text_pair,
         }
         self._write(folder, values, self.head)
 
 
 class CausalLM(Head):
-    """Predicts the next token of a text: the product of each hidden state with the embeddings of all tokens.
+    """Predicts the next token of a text: the product of each hidden state with the output embeddings of all tokens.
 
     Args:
         backbone: causal, with `extend`, `empty_caches` and `logits`.
         tokenizer: turns texts into ids and back; without it the model takes ids alone.
+        generation_config: how `transformers` is to generate with a saved model; `generate` does not read it.
     """
 
     task = "CausalLM"
     scored_share = 1.0
 
-    def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
+    def __init__(
+        self,
+        backbone: Model,
+        tokenizer: Tokenizer | None = None,
+        generation_config: Mapping[str, Any] | None = None,
+        **kwargs,
+    ):
         super().__init__(backbone, tokenizer, **kwargs)
+        self.generation_config = dict(generation_config or {})
         self.built = True
 
     def score(self, outputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
@@ -197,9 +198,11 @@ class CausalLM(Head):
         Raises:
             InputError: a missing, truncated or foreign file, or a model that predicts no next token.
         """
-        folder, _, tensors, backbone, tokenizer = _read(cls.task, folder, dtype)
-        model = cls(backbone, tokenizer)
-        load(model.backbone, without_head(backbone.table, tensors), folder)
+        checkpoint, backbone, tokenizer = cls._read(folder, dtype)
+        settings = generation_config.read(checkpoint.folder, checkpoint.values, tokenizer.eot_id)
+        model = cls(backbone, tokenizer, settings)
+        tensors, left_out = checkpoint.divided(cls.task)
+        load(model.backbone, tensors, checkpoint.folder, cls.task, left_out=left_out)
         return model
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
@@ -210,10 +213,12 @@ class CausalLM(Head):
             else {"bos_token_id": self.tokenizer.eot_id, "eos_token_id": self.tokenizer.eot_id}
         )
         self._write(folder, end)
+        if self.generation_config:
+            write_json(Path(folder) / generation_config.FILE, self.generation_config)
 
 
 class MaskedLM(Head):
-    """Predicts hidden tokens from those around them: a transform, and the product with the embeddings of all tokens.
+    """Predicts hidden tokens from those around them: a transform, and the product with the output embeddings.
 
     From Devlin et al. 2018, arXiv 1810.04805.
 
@@ -224,6 +229,7 @@ class MaskedLM(Head):
 
     task = "MaskedLM"
     scored_share = 0.15  # as many as BERT hides
+    unused = {"pooler": False}
 
     def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
         super().__init__(backbone, tokenizer, **kwargs)
@@ -252,56 +258,24 @@ class MaskedLM(Head):
             dtype: a Keras dtype policy, such as "float32" or "mixed_bfloat16"; the global one by default.
 
         Raises:
-            InputError: a missing, truncated or foreign file, or a head that is not tied to the embeddings.
+            InputError: a missing, truncated or foreign file.
         """
-        folder, _, tensors, backbone, tokenizer = _read(cls.task, folder, dtype, pooler=False)
+        checkpoint, backbone, tokenizer = cls._read(folder, dtype)
         model = cls(backbone, tokenizer)
-        bare, whole = without_head(backbone.table, tensors), without_head(backbone.table, tensors, but=cls.task)
-        if len(bare) < len(whole):
-            weights.check_copies(tensors, backbone.table, str(folder))
-            load(model.backbone, whole, folder, cls.task, model.head)
+        tensors, left_out = checkpoint.divided(cls.task)
+        if checkpoint.has_head(cls.task):
+            load(model.backbone, tensors, checkpoint.folder, cls.task, model.head, left_out=left_out)
         else:
-            logger.warning("%s has no head for masked tokens: it starts fresh, so train before use", folder)
-            load(model.backbone, bare, folder)
+            notes = ["it has no head for masked tokens: it starts fresh, so train before use"]
+            load(model.backbone, tensors, checkpoint.folder, left_out=left_out, notes=notes)
         return model
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Writes a folder that `transformers` and `from_pretrained` load: weights and tokenizer."""
-        self._write(folder, {"tie_word_embeddings": True}, self.head)
+        self._write(folder, {}, self.head)
 
 
 HEADS = (Classifier, CausalLM, MaskedLM)
-
-
-def _check_task(task: str, family: type[Model]) -> None:
-    if task not in family.architectures:
-        raise InputError(
-            f"expected a model with the task {task}, got a {family.__name__}, which has "
-            f"{', '.join(family.architectures)}; use a model of another family"
-        )
-
-
-def _read(
-    task: str, folder: str | os.PathLike, dtype: str | None, **changes
-) -> tuple[Path, dict, dict, Model, Tokenizer]:
-    """The folder, its config.json and tensors, and a backbone with fresh weights and the tokenizer to go with them.
-
-    Args:
-        changes: to what config.json says.
-    """
-    folder = Path(folder)
-    values = read_config(folder)
-    backbone_type = backbone_class(values["model_type"])
-    _check_task(task, backbone_type)
-    tensors = weights.read_tensors(folder, backbone_type.table)
-    tokenizer = backbone_type.tokenizer_class.from_folder(folder)
-    config = dataclasses.replace(backbone_type.config_class.from_hf(values), **changes)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise InputError(
-            f"expected a tokenizer of at most {config.vocab_size} tokens, as {folder / CONFIG_FILE} says, "
-            f"got {tokenizer.vocab_size}; use the tokenizer that the model was trained with"
-        )
-    return folder, values, tensors, backbone_type(config, dtype=dtype), tokenizer
 
 
 def from_folder(folder: str | os.PathLike, *, dtype: str | None = None) -> Classifier | CausalLM | MaskedLM:
@@ -311,9 +285,9 @@ def from_folder(folder: str | os.PathLike, *, dtype: str | None = None) -> Class
         InputError: as `from_pretrained`, or a folder that names no task of its family.
     """
     values = read_config(Path(folder))
-    family, named = backbone_class(values["model_type"]), values.get("architectures") or []
+    family, named = backbone_class(values["model_type"]), architectures_of(values)
     for head in HEADS:
-        if family.architectures.get(head.task) in named:
+        if head.task in family.architectures and any(name.endswith(family.architectures[head.task]) for name in named):
             return head.from_pretrained(folder, dtype=dtype)
     known = [family.architectures[head.task] for head in HEADS if head.task in family.architectures]
     raise InputError(
@@ -322,24 +296,14 @@ def from_folder(folder: str | os.PathLike, *, dtype: str | None = None) -> Class
     )
 
 
-def check_labels(labels: Sequence[str]) -> list[str]:
-    """The labels as a list.
+def _trained_labels(checkpoint: Checkpoint) -> TrainedLabels:
+    """The labels of a folder's own classifier.
 
     Raises:
-        InputError: fewer than two, one given twice, or one that is not a line.
+        Unusable: it has none, or one of another kind.
     """
-    labels = [str(label) for label in labels]
-    if len(labels) < 2:
-        raise InputError(f"expected at least two labels, got {labels}; a classifier tells classes apart")
-    if broken := [label for label in labels if label.splitlines() != [label]]:
-        raise InputError(f"expected labels of one line, got {broken[0]!r}; rename it")
-    if twice := sorted(label for label, count in Counter(labels).items() if count > 1):
-        known = listed([repr(label) for label in twice])
-        raise InputError(f"expected each label once, got [{known}] more than once; remove the repetition")
-    return labels
-
-
-def _labels_of(values: dict) -> list[str]:
-    """The labels of a `config.json`, named as `transformers` does where it gives only their number."""
-    names = values.get("id2label") or {str(i): f"LABEL_{i}" for i in range(values.get("num_labels", 2))}
-    return [names[key] for key in sorted(names, key=int)]
+    if not checkpoint.has_head(Classifier.task):
+        raise Unusable("has no classifier that names them")
+    if not checkpoint.is_of(Classifier.task):
+        raise Unusable(f"has the classifier of {', '.join(checkpoint.classes)}, not of whole texts")
+    return TrainedLabels.from_hf(checkpoint.values)

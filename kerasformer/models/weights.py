@@ -1,23 +1,17 @@
 """Checkpoint tensors <-> model variables: a name table read in both directions, and one strict applier.
 
-The file format is safetensors (github.com/huggingface/safetensors); tensors keep the names that `transformers` gives.
+Tensors keep the names that `transformers` gives.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from kerasformer.errors import InputError
-
-WEIGHTS_FILE = "model.safetensors"
 
 
 class Transform(NamedTuple):
@@ -51,7 +45,10 @@ class Table:
         heads: the further variables of each head, by our class name.
         fresh: patterns of paths that some checkpoints lack; their weights stay fresh then, and a log line says so.
         optional: patterns of paths that models of some configs lack.
-        tied: tensors that repeat another one, if a checkpoint has them; it is named with the prefix.
+        output: the tensor of the output embedding, and the backbone's tensor that it repeats where the two are tied.
+        untied_copies: tensors that repeat another one, written where the output embedding is not tied to the input's.
+        shared_names: heads whose tensors have the names that `transformers` gives those of other heads as well.
+        other_heads: patterns of tensors of heads that we do not have.
         ignored: patterns of tensors that carry no weight of ours, dropped on purpose.
         renamed: (pattern, replacement) pairs for names that older checkpoints use.
     """
@@ -59,9 +56,12 @@ class Table:
     rows: Sequence[Row]
     prefix: str
     heads: Mapping[str, Sequence[Row]]
+    output: tuple[str, str]
     fresh: Sequence[str] = ()
     optional: Sequence[str] = ()
-    tied: Mapping[str, str] = field(default_factory=dict)
+    untied_copies: Mapping[str, str] = field(default_factory=dict)
+    shared_names: Sequence[str] = ()
+    other_heads: Sequence[str] = ()
     ignored: Sequence[str] = ()
     renamed: Sequence[tuple[str, str]] = ()
 
@@ -75,6 +75,10 @@ class Table:
                 rows.append(Row(path.replace("{i}", str(i)), names, transform))
         return rows + list(self.heads[head] if head else ())
 
+    def head_tensors(self, head: str) -> set[str]:
+        """The names of a head's tensors."""
+        return {name for row in self.heads[head] for name in row.tensors}
+
     def is_fresh(self, path: str) -> bool:
         return _matches(path, self.fresh)
 
@@ -84,7 +88,15 @@ class Table:
     def is_ignored(self, name: str) -> bool:
         return _matches(name, self.ignored)
 
+    def is_of_other_head(self, name: str) -> bool:
+        return _matches(name, self.other_heads)
+
+    def is_of_backbone(self, name: str) -> bool:
+        """Whether a name without prefix is one of the backbone's, in a layer of any number."""
+        return _matches(name, (re.escape(n).replace(r"\{i\}", r"\d+") for row in self.rows for n in row.tensors))
+
     def canonical(self, name: str) -> str:
+        """The name in these rows of what a checkpoint calls by another one."""
         for pattern, replacement in self.renamed:
             name = re.sub(pattern, replacement, name)
         return name
@@ -92,62 +104,6 @@ class Table:
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in patterns)
-
-
-def read_tensors(folder: Path, table: Table) -> dict[str, np.ndarray]:
-    """All tensors of a checkpoint folder by canonical name, the ignored ones left out.
-
-    Raises:
-        InputError: no safetensors file (a pickle is refused), or a truncated or foreign one.
-    """
-    tensors: dict[str, np.ndarray] = {}
-    for file in _weight_files(folder):
-        try:
-            with safe_open(file, framework="np") as reader:
-                for name in reader.keys():  # noqa: SIM118 (a safetensors reader is no mapping)
-                    canonical = table.canonical(name)
-                    if not table.is_ignored(canonical):
-                        tensors[canonical] = reader.get_tensor(name)
-        except (SafetensorError, OSError, TypeError) as error:
-            raise InputError(
-                f"expected a whole safetensors file, got {file} with {file.stat().st_size} bytes ({error}); "
-                "copy or download it again"
-            ) from error
-    return tensors
-
-
-def check_copies(tensors: Mapping[str, np.ndarray], table: Table, source: str) -> None:
-    """Makes sure that the tensors that are to repeat another one do.
-
-    Raises:
-        InputError: one differs.
-    """
-    for copy, original in table.tied.items():
-        if copy in tensors and not np.array_equal(tensors[copy], tensors.get(original)):
-            raise InputError(
-                f"expected {copy} equal to {original} in {source}, got others; use a model that ties the two"
-            )
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    single, index = folder / WEIGHTS_FILE, folder / f"{WEIGHTS_FILE}.index.json"
-    if single.is_file():
-        return [single]
-    if index.is_file():
-        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-        if missing := [file.name for file in files if not file.is_file()]:
-            raise InputError(
-                f"expected every shard that {index} names, got none for {', '.join(missing)}; copy them too"
-            )
-        return files
-    if pickles := sorted(
-        file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(pattern)
-    ):
-        raise InputError(
-            f"expected {single}, got {pickles[0]}: a pickle can run any code when it is loaded, so it is refused; "
-            "load it with transformers where you trust it and call save_pretrained(folder), which writes safetensors"
-        )
-    raise InputError(f"expected {single}, got a folder without it; point to a Hugging Face checkpoint folder")
 
 
 def by_path(backbone: keras.Model, head: keras.layers.Layer | None = None) -> dict[str, keras.Variable]:
@@ -198,11 +154,3 @@ def collect(variables: Mapping[str, keras.Variable], rows: Iterable[Row]) -> dic
         parts = transform.split(np.asarray(variables[path], np.float32), len(names))
         tensors |= {name: np.ascontiguousarray(part) for name, part in zip(names, parts, strict=True)}
     return tensors
-
-
-def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes a safetensors file, with the metadata that `transformers` asks for."""
-    try:
-        save_file(dict(tensors), file, metadata={"format": "pt"})
-    except SafetensorError as error:  # what it makes of a full disk
-        raise OSError(f"{file}: {error}") from error

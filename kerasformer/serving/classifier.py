@@ -17,13 +17,15 @@ WARMUP_TEXTS = (["Warm-up."], ["A longer sentence, so that more than a few token
 
 class ServedClassifier(Served):
     """`serving_default` takes `text` string [B] (and `text_pair` if the model was trained on pairs) and gives `label`
-    string [B] and `probabilities` float32 [B, C]. `token_ids` takes the model's own inputs, int32 [B, T].
+    string [B], the likeliest, and `probabilities` float32 [B, C], which are 1 in all unless any number of labels may be
+    true. `token_ids` takes the model's own inputs, int32 [B, T].
     """
 
     task = "classification"
 
     def __init__(self, model: Classifier):
-        copy = Classifier(backbone_in_float32(model), model.labels, model.tokenizer, text_pair=model.text_pair)
+        options = {"text_pair": model.text_pair, "multi_label": model.multi_label}
+        copy = Classifier(backbone_in_float32(model), model.labels, model.tokenizer, **options)
         super().__init__(model, copy)
         self.labels, self.label_names = tf.constant(model.labels), list(model.labels)
         self.max_length = model.tokenizer.max_length
@@ -31,7 +33,7 @@ class ServedClassifier(Served):
 
     def classify(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The model's inputs [B, T] -> label [B], probabilities [B, C]."""
-        probabilities = tf.nn.softmax(self.model(inputs, training=False))
+        probabilities = self.model.probabilities(self.model(inputs, training=False))
         return {"label": tf.gather(self.labels, tf.argmax(probabilities, axis=1)), "probabilities": probabilities}
 
     def check_ids(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -82,10 +84,15 @@ class ServedClassifier(Served):
         return requests
 
     def description(self) -> dict:
-        classes = f"one of {listed(self.label_names)}"
-        outputs = {"label": f"string [B], {classes}", "probabilities": "float32 [B, C], in the order of `labels`"}
+        classes = f"the likeliest of {listed(self.label_names)}"
+        each = ", each label's own" if self.model.multi_label else ""
+        outputs = {
+            "label": f"string [B], {classes}",
+            "probabilities": f"float32 [B, C], in the order of `labels`{each}",
+        }
         return {
             "labels": self.label_names,
+            "multi_label": self.model.multi_label,
             "max_length": self.max_length,
             "signatures": {
                 DEFAULT_SIGNATURE: {"inputs": dict.fromkeys(self.text_names, "string [B], UTF-8"), "outputs": outputs},

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from kerasformer.errors import InputError
 from kerasformer.files import new_folder, write_json
-from kerasformer.models.heads import CausalLM, Classifier, Head
+from kerasformer.models.head import Head
+from kerasformer.models.heads import CausalLM, Classifier
 from kerasformer.serving import warmup
 from kerasformer.serving.classifier import ServedClassifier
 from kerasformer.serving.generator import ServedGenerator

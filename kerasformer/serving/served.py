@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasformer.errors import InputError
 from kerasformer.models.base import Model
-from kerasformer.models.heads import Head
+from kerasformer.models.head import Head
 
 Requests = list[tuple[str, dict[str, np.ndarray]]]  # of a signature, its inputs by name
 

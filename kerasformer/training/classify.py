@@ -30,7 +30,11 @@ def job(recipe: Recipe, source: Source, policy: str) -> Job:
     examples = read_examples(source, **data.columns)
     check_labels(examples)
     model = Classifier.from_pretrained(
-        recipe.model.from_pretrained, label_names(examples.labels), dropout=recipe.model.dropout, dtype=policy
+        recipe.model.from_pretrained,
+        label_names(examples.labels),
+        multi_label=False,  # of the data each text has one
+        dropout=recipe.model.dropout,
+        dtype=policy,
     )
     training, validation = classification(
         examples,
@@ -78,7 +82,12 @@ def saved(folder: Path) -> Classifier:
 
 
 def evaluation(model: Classifier, batches: Batches) -> dict[str, float]:
-    """The figures of a model on labelled batches."""
+    """The figures of a model on labelled batches.
+
+    Raises:
+        InputError: a model of which any number of labels may be true.
+    """
+    model.check_single_label()
     return Report(batches.labels, batches.label_ids, model.predict(batches)).figures()
 
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from kerasformer import backend
-from kerasformer.models.heads import Head
+from kerasformer.models.head import Head
 
 logger = logging.getLogger(__name__)
 

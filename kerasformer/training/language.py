@@ -14,8 +14,9 @@ from kerasformer.data.documents import TRAIN, Texts
 from kerasformer.data.language import language_modelling
 from kerasformer.data.masking import AnyWindows, masked_language_modelling
 from kerasformer.errors import InputError
-from kerasformer.models.base import Config, Model
+from kerasformer.models.base import Model
 from kerasformer.models.bert.model import Bert
+from kerasformer.models.config import Config
 from kerasformer.models.gpt.model import GPT
 from kerasformer.text.folder import read_tokenizer
 from kerasformer.text.tokenizer import Tokenizer

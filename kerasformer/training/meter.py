@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from kerasformer.models.heads import Head
+from kerasformer.models.head import Head
 from kerasformer.training.flops import flops_per_token, peak_flops
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kerasformer.config import Training
 from kerasformer.errors import InputError
-from kerasformer.models.heads import Head
+from kerasformer.models.head import Head
 from kerasformer.training import updates
 from kerasformer.training.schedules import SCHEDULES
 from kerasformer.training.tuning import rate_shares

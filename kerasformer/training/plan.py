@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import keras
 
-from kerasformer.models.heads import Head
+from kerasformer.models.head import Head
 from kerasformer.training.flops import flops_per_token, multiplied
 from kerasformer.training.next_token import CHUNK_LOGITS
 from kerasformer.training.updates import Adafactor

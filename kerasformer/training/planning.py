@@ -9,9 +9,10 @@ from kerasformer.config import Recipe, Run, TextRecipe
 from kerasformer.data.corpus import INDEX
 from kerasformer.data.sources import read_examples
 from kerasformer.errors import InputError
-from kerasformer.models.base import read_config
+from kerasformer.models.checkpoint import read_config
 from kerasformer.models.families import backbone_class
-from kerasformer.models.heads import Classifier, Head
+from kerasformer.models.head import Head
+from kerasformer.models.heads import Classifier
 from kerasformer.training.language import KINDS, fresh_config, trained_tokenizer, windows
 from kerasformer.training.optimizers import OPTIMIZERS
 from kerasformer.training.plan import Memory, Step, Weightless, flops, largest_batch, memory
@@ -72,14 +73,10 @@ def model_of(recipe: Run, policy: str) -> Head:
     folder = recipe.model.from_pretrained
     if isinstance(recipe, Recipe):
         values = read_config(Path(folder))
-        family = backbone_class(values["model_type"])
-        backbone = family(family.config_class.from_hf(values), dtype=policy)
+        backbone = backbone_class(values["model_type"])(Classifier.config_from(values), dtype=policy)
         return Classifier(backbone, ["some", "other"], dropout=recipe.model.dropout)  # more cost next to nothing
     kind = KINDS[type(recipe.data)]
-    if folder:
-        config = kind.family.config_class.from_hf(read_config(Path(folder)))
-    else:
-        config = fresh_config(recipe, vocab_size(recipe))
+    config = kind.head.config_from(read_config(Path(folder))) if folder else fresh_config(recipe, vocab_size(recipe))
     return kind.head(kind.family(config, dtype=policy))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -27,6 +28,8 @@ class Classifier(TrainingStep, heads.Classifier):
         self, outputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor, training: bool, loss: Any = None
     ) -> tf.Tensor:
         """Sum of the weighted losses by what the backbone gives; cross-entropies unless another loss is given."""
+        if loss is None:
+            self.check_single_label()
         return weighted_sum(loss or Crossentropy(), labels, self.score(outputs, training=training), weights)
 
     def training_set(self, batches: Batches, first_step: int, steps: int) -> tf.data.Dataset:
@@ -41,21 +44,28 @@ class Classifier(TrainingStep, heads.Classifier):
         return self._checked(batches).dataset()
 
     def predict(self, x: Batches | Sequence | Any, *args, **kwargs) -> np.ndarray:
-        """Probabilities [N, C] of Batches, of texts, of (text, text_pair) tuples or of ids, in the order given."""
+        """Probabilities [N, C] of Batches, of texts, of (text, text_pair) tuples or of ids, in the order given.
+
+        Those of a text are 1 in all, unless any number of the labels may be true of it.
+        """
         if isinstance(x, str):
             x = [x]
         if isinstance(x, Sequence) and not isinstance(x, Batches):
             x = unlabelled(x, tokenizer=self.tokenizer, batch_size=kwargs.pop("batch_size", 32) or 32)
         if not isinstance(x, Batches):
-            return _softmax(super().predict(x, *args, **kwargs))
+            return self._numpy_probabilities(super().predict(x, *args, **kwargs))
         kwargs.setdefault("verbose", 0)
         data, steps = self._once(x.dataset())
         logits = super().predict(data, *args, steps=steps, **kwargs)
         probabilities = np.empty_like(logits)
-        probabilities[np.concatenate(x.order())] = _softmax(logits)
+        probabilities[np.concatenate(x.order())] = self._numpy_probabilities(logits)
         return probabilities
 
+    def _numpy_probabilities(self, logits: np.ndarray) -> np.ndarray:
+        return keras.ops.convert_to_numpy(self.probabilities(logits))
+
     def _checked(self, batches: Batches) -> Batches:
+        self.check_single_label()
         if batches.labels is not None and list(batches.labels) != list(self.labels):
             raise InputError(
                 f"expected data with the model's labels {list(self.labels)}, got {list(batches.labels)}; "
@@ -192,8 +202,3 @@ class MaskedLM(TokenLoss, heads.MaskedLM):
         """See TokenLoss."""
         segment_ids, padding_mask = tf.zeros_like(token_ids), tf.ones_like(token_ids)
         return {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)

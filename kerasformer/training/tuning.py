@@ -3,7 +3,7 @@
 from itertools import chain
 
 from kerasformer.errors import InputError
-from kerasformer.models.heads import Head
+from kerasformer.models.head import Head
 
 
 def rate_shares(model: Head, decay: float) -> dict[str, float]:

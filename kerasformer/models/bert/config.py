@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kerasformer.models.base import Config, Preset
+from kerasformer.models.config import Config, Preset
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class BertConfig(Config):
     norm_epsilon: float = 1e-12
     initializer_range: float = 0.02
     pooler: bool = True  # the layer on the first token's state; masked language models have none
+    tie_embeddings: bool = True  # tokens are scored by their embeddings; False gives the scores a matrix of their own
 
     model_type: ClassVar[str] = "bert"
     hf_names: ClassVar[dict[str, str]] = {
@@ -38,8 +39,13 @@ class BertConfig(Config):
         "activation": "hidden_act",
         "norm_epsilon": "layer_norm_eps",
         "initializer_range": "initializer_range",
+        "tie_embeddings": "tie_word_embeddings",
     }
-    hf_required: ClassVar[dict[str, object]] = {"position_embedding_type": "absolute", "is_decoder": False}
+    hf_required: ClassVar[dict[str, object]] = {
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "add_cross_attention": False,
+    }
 
 
 _BERT, _SMALL = "Devlin et al. 2018, arXiv 1810.04805", "Turc et al. 2019, arXiv 1908.08962"

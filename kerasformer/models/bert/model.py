@@ -65,6 +65,7 @@ class Bert(Model):
             if config.pooler
             else None
         )
+        self.own_output = self.make_own_output(initializer)
         self.build()
 
     def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
@@ -74,12 +75,3 @@ class Bert(Model):
         for block in self.blocks:
             x = block(x, attention_bias=attention_bias, training=training)
         return {"hidden_states": x} | ({"pooled": self.pooler(x[:, 0])} if self.pooler else {})
-
-    def logits(self, states: KerasTensor) -> KerasTensor:
-        """The product of each state with the embedding of each token, [..., D] -> [..., V]."""
-        return self.embedding.token.products(states)
-
-    @property
-    def output_table(self) -> keras.Variable:
-        """The vector [V, D] of each token."""
-        return self.embedding.token.embeddings

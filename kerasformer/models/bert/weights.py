@@ -42,14 +42,18 @@ TABLE = Table(
             *_dense("head/transform", f"{_PREDICTIONS}.transform.dense"),
             *_norm("head/norm", f"{_PREDICTIONS}.transform.LayerNorm"),
             Row("head/bias", (f"{_PREDICTIONS}.bias",)),
+            Row("output/embeddings", (f"{_PREDICTIONS}.decoder.weight",)),
         ],
     },
     # Checkpoints trained on masked language modelling alone have no pooler, nor do the models.
-    fresh=("pooler/.*",),
-    optional=("pooler/.*",),
-    tied={f"{_PREDICTIONS}.decoder.weight": "bert.embeddings.word_embeddings.weight"},
-    # The position ids are a constant, and the head that tells whether one sentence follows another is not loaded.
-    ignored=(r"(bert\.)?embeddings\.position_ids", r"cls\.seq_relationship\..*"),
+    fresh=("pooler/.*", "output/.*"),
+    optional=("pooler/.*", "output/.*"),
+    output=(f"{_PREDICTIONS}.decoder.weight", "embeddings.word_embeddings.weight"),
+    untied_copies={f"{_PREDICTIONS}.decoder.bias": f"{_PREDICTIONS}.bias"},
+    # Classes of tokens, and of the choices of a question, are named like those of texts.
+    shared_names=("Classifier",),
+    other_heads=(r"cls\.seq_relationship\..*",),  # whether one sentence follows another
+    ignored=(r"(bert\.)?embeddings\.position_ids",),  # a constant
     # The names of checkpoints that were converted from TensorFlow 1; and a second name of the output's bias.
     renamed=(
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),

@@ -1,9 +1,13 @@
 """The sizes of a GPT, and the published ones."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from kerasformer.models.base import UNPUBLISHED, Config, Preset
+from kerasformer.models.config import UNPUBLISHED, Config, Preset
+
+_UNPUBLISHED_FIELDS = ("prenorm", "attention_window")
 
 
 @dataclass(frozen=True)
@@ -20,9 +24,11 @@ class GPTConfig(Config):
     window: int = 0  # of GPT-3: every other layer sees this many positions; 0 for all
     dropout: float = 0.1
     attention_dropout: float = 0.1
+    embedding_dropout: float | None = None  # as `dropout` by default
     activation: str = "gelu_tanh"
     norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
+    tie_embeddings: bool = True  # tokens are scored by their embeddings; False gives the scores a matrix of their own
 
     model_type: ClassVar[str] = "gpt2"
     hf_names: ClassVar[dict[str, str]] = {
@@ -38,26 +44,42 @@ class GPTConfig(Config):
         "attention_dropout": "attn_pdrop",
         "activation": "activation_function",
         "norm_epsilon": "layer_norm_epsilon",
+        "embedding_dropout": "embd_pdrop",
         "initializer_range": "initializer_range",
+        "tie_embeddings": "tie_word_embeddings",
+    }
+    hf_aliases: ClassVar[dict[str, str]] = {
+        "num_layers": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+        "dim": "hidden_size",
+        "max_length": "max_position_embeddings",
     }
     hf_required: ClassVar[dict[str, object]] = {
-        "tie_word_embeddings": True,
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,
     }
 
     @classmethod
-    def from_hf(cls, values: dict) -> Self:
+    def from_hf(cls, values: Mapping[str, Any]) -> Self:
         """Reads `config.json`'s fields; the MLP is four times as wide as the stream unless they say otherwise."""
-        width = values.get("n_inner") or 4 * values.get("n_embd", cls.dim)
-        return super().from_hf({**values, "n_inner": width})
+        values = {"embd_pdrop": 0.1, **values}
+        if not str(values.get("model_type")).endswith(UNPUBLISHED):
+            values = {name: value for name, value in values.items() if name not in _UNPUBLISHED_FIELDS}
+        is_default = values.get("n_inner") is None
+        config = super().from_hf({name: v for name, v in values.items() if not (is_default and name == "n_inner")})
+        changes: dict[str, Any] = {"mlp_dim": 4 * config.dim} if is_default else {}
+        if config.embedding_dropout == config.dropout:
+            changes["embedding_dropout"] = None
+        return dataclasses.replace(config, **changes)
 
-    def to_hf(self) -> dict:
+    def to_hf(self) -> dict[str, Any]:
         """The fields of `config.json`."""
-        values = super().to_hf() | {"embd_pdrop": self.dropout}
+        values = super().to_hf()
+        if self.embedding_dropout is None:
+            values["embd_pdrop"] = self.dropout
         if self.prenorm and not self.window:
-            return {name: value for name, value in values.items() if name not in ("prenorm", "attention_window")}
+            return {name: value for name, value in values.items() if name not in _UNPUBLISHED_FIELDS}
         return values | {"model_type": self.model_type + UNPUBLISHED}
 
 

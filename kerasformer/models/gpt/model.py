@@ -45,7 +45,8 @@ class GPT(Model):
         self.embedding = TokenAndPositionEmbedding(
             config.vocab_size, config.max_length, config.dim, initializer=initializer, dtype=policy, name="embedding"
         )
-        self.embedding_dropout = Dropout(config.dropout, dtype=policy, name="embedding_dropout")
+        rate = config.dropout if config.embedding_dropout is None else config.embedding_dropout
+        self.embedding_dropout = Dropout(rate, dtype=policy, name="embedding_dropout")
         self.blocks = [
             Block(
                 config.num_heads,
@@ -67,6 +68,7 @@ class GPT(Model):
         self.final_norm = (
             LayerNorm(epsilon=config.norm_epsilon, dtype=policy, name="final_norm") if config.prenorm else None
         )
+        self.own_output = self.make_own_output(initializer)
         self.build()
 
     def call(self, inputs: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
@@ -111,12 +113,3 @@ class GPT(Model):
         heads = self.config.num_heads
         room = ops.zeros((batch, heads, length, self.config.dim // heads), self.compute_dtype)
         return [Cache(room, room) for _ in self.blocks]
-
-    def logits(self, hidden_states: KerasTensor) -> KerasTensor:
-        """Scores of the next token, [..., D] -> [..., V]: the product with the embedding of each token."""
-        return self.embedding.token.products(hidden_states)
-
-    @property
-    def output_table(self) -> keras.Variable:
-        """The vector [V, D] of each token, whose product with a hidden state is its score."""
-        return self.embedding.token.embeddings

@@ -27,8 +27,12 @@ TABLE = Table(
         *_norm("final_norm", "ln_f"),
     ],
     prefix="transformer.",
-    heads={"Classifier": [Row("head/kernel", ("score.weight",))], "CausalLM": []},
-    optional=("final_norm/.*",),
-    # Constants of old checkpoints, and the vocabulary product, whose matrix is that of the embedding.
-    ignored=(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight"),
+    heads={
+        "Classifier": [Row("head/kernel", ("score.weight",))],
+        "CausalLM": [Row("output/embeddings", ("lm_head.weight",))],
+    },
+    fresh=("output/.*",),
+    optional=("final_norm/.*", "output/.*"),
+    output=("lm_head.weight", "wte.weight"),
+    ignored=(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",),  # constants of old checkpoints
 )
