@@ -23,6 +23,7 @@ FEW = 64  # rows, up to which `project_few` is the faster on CPUs without AVX-51
 ONEDNN = {gelu: "GeluExact", gelu_tanh: "GeluApproximate"}  # its names of what it computes within a product
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class Int8Policy(keras.DTypePolicy):
     """Computes in a float format, "float32" or "bfloat16", and holds Rows in int8: for inference alone.
 

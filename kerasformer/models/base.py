@@ -73,12 +73,19 @@ class Model(keras.Model):
         return [layers[: layers.index(self.blocks[0])], *([block] for block in self.blocks)]
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "config": dataclasses.asdict(self.config)}
+        """See Keras; which of the layers are frozen is in it."""
+        frozen = [layer.name for layer in self.layers if not layer.trainable]
+        return {**super().get_config(), "config": dataclasses.asdict(self.config), "frozen": frozen}
 
     @classmethod
     def from_config(cls, config: dict) -> Self:
+        """See Keras."""
         config = dict(config)
-        return cls(cls.config_class(**config.pop("config")), **config)
+        frozen = config.pop("frozen", ())
+        model = cls(cls.config_class(**config.pop("config")), **config)
+        for layer in model.layers:
+            layer.trainable = layer.name not in frozen
+        return model
 
     @classmethod
     def from_preset(cls, name: str, **kwargs) -> Self:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import keras
 from keras import KerasTensor
@@ -55,6 +55,25 @@ class Head(keras.Model):
     def input_names(self) -> tuple[str, ...]:
         """What the model takes, each [B, T]."""
         return self.backbone.input_names
+
+    def get_config(self) -> dict[str, Any]:
+        """See Keras; the backbone and the content of the tokenizer's files are in it."""
+        files = None if self.tokenizer is None else self.tokenizer.to_files()
+        backbone = keras.saving.serialize_keras_object(self.backbone)
+        return {**super().get_config(), "backbone": backbone, "tokenizer": files}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], backbone: Model | None = None) -> Self:
+        """See Keras.
+
+        Args:
+            backbone: is taken instead of the one that the config describes.
+        """
+        config = dict(config)
+        described, files = config.pop("backbone"), config.pop("tokenizer")
+        backbone = keras.saving.deserialize_keras_object(described) if backbone is None else backbone
+        tokenizer = None if files is None else backbone.tokenizer_class.from_files(files)
+        return cls(backbone=backbone, tokenizer=tokenizer, **config)
 
     @classmethod
     def config_from(cls, values: Mapping[str, Any]) -> Config:

@@ -24,6 +24,7 @@ from kerasformer.models.labels import MULTI_LABEL, SINGLE_LABEL, TrainedLabels, 
 from kerasformer.text.tokenizer import Tokenizer
 
 
+@keras.saving.register_keras_serializable("kerasformer.models")
 class Classifier(Head):
     """Assigns one of `labels` to a text or a pair of texts: a dense layer on the backbone's pooled vector.
 
@@ -97,6 +98,11 @@ class Classifier(Head):
                 "call predict for its probabilities, or from_pretrained with labels and multi_label=False to train anew"
             )
 
+    def get_config(self) -> dict[str, Any]:
+        """See Keras."""
+        own = {"labels": list(self.labels), "text_pair": self.text_pair, "multi_label": self.multi_label}
+        return {**super().get_config(), **own, "dropout": self.classifier_dropout}
+
     @classmethod
     def from_pretrained(
         cls,
@@ -161,6 +167,7 @@ class Classifier(Head):
         self._write(folder, values, self.head)
 
 
+@keras.saving.register_keras_serializable("kerasformer.models")
 class CausalLM(Head):
     """Predicts the next token of a text: the product of each hidden state with the output embeddings of all tokens.
 
@@ -183,6 +190,10 @@ class CausalLM(Head):
         super().__init__(backbone, tokenizer, **kwargs)
         self.generation_config = dict(generation_config or {})
         self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """See Keras."""
+        return {**super().get_config(), "generation_config": dict(self.generation_config)}
 
     def score(self, outputs: dict[str, KerasTensor], training: bool = False) -> KerasTensor:
         """`hidden_states` [B, T, D] -> logits [B, T, V]."""
@@ -217,6 +228,7 @@ class CausalLM(Head):
             write_json(Path(folder) / generation_config.FILE, self.generation_config)
 
 
+@keras.saving.register_keras_serializable("kerasformer.models")
 class MaskedLM(Head):
     """Predicts hidden tokens from those around them: a transform, and the product with the output embeddings.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -109,6 +110,20 @@ class Tokenizer(ABC):
     @abstractmethod
     def save(self, folder: str | Path) -> None:
         """Writes the files that `from_folder` and `transformers` read."""
+
+    def to_files(self) -> dict[str, str]:
+        """The content of the files that `save` writes, by name."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            return {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, str]) -> Self:
+        """The tokenizer of such files."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                Path(folder, name).write_text(content, encoding="utf-8", newline="\n")
+            return cls.from_folder(folder)
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:

@@ -4,6 +4,7 @@ import keras
 from keras import KerasTensor, ops
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class Crossentropy(keras.losses.Loss):
     """Cross-entropy of logits [..., C] and class ids [...].
 

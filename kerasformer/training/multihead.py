@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from kerasformer.training.tasks import Classifier, TokenLoss
 Labels = dict[str, tf.Tensor]  # by head
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class MultiHead(TrainingStep, keras.Model):
     """Heads on the same backbone. The loss is the sum of the heads' mean losses, each times its loss weight.
 
@@ -37,7 +38,7 @@ class MultiHead(TrainingStep, keras.Model):
     def __init__(self, heads: Mapping[str, Classifier | TokenLoss], **kwargs):
         _check(heads)
         backbone = next(iter(heads.values())).backbone
-        super().__init__(dtype=backbone.dtype_policy, **kwargs)
+        super().__init__(**{"dtype": backbone.dtype_policy, **kwargs})
         self.backbone, self.heads = backbone, dict(heads)
         self.head_losses = {name: keras.metrics.Mean(name=f"{name}_loss") for name in heads}
         self.built = True
@@ -75,6 +76,33 @@ class MultiHead(TrainingStep, keras.Model):
             raise InputError("expected no metrics, as several heads log their losses alone, got some; leave them out")
         super().compile(optimizer=optimizer, **kwargs)
         self.losses_by_head, self.loss_weights = dict(loss or {}), [*map(float, weights.values())]
+
+    def get_config(self) -> dict[str, Any]:
+        """See Keras; the backbone is described once."""
+        backbone = keras.saving.serialize_keras_object(self.backbone)
+        heads = {name: keras.saving.serialize_keras_object(head) for name, head in self.heads.items()}
+        for head in heads.values():
+            head["config"]["backbone"] = None
+        return {**super().get_config(), "backbone": backbone, "heads": heads}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """See Keras."""
+        config = dict(config)
+        backbone = keras.saving.deserialize_keras_object(config.pop("backbone"))
+        heads = {
+            name: keras.saving.get_registered_object(head["registered_name"]).from_config(head["config"], backbone)
+            for name, head in config.pop("heads").items()
+        }
+        return cls(heads, **config)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """See TrainingStep."""
+        if not self.compiled:
+            return {}
+        losses = {name: keras.saving.serialize_keras_object(loss) for name, loss in self.losses_by_head.items()}
+        weights = dict(zip(self.heads, self.loss_weights, strict=True))
+        return super().get_compile_config() | {"loss": losses, "loss_weights": weights}
 
     def fit(
         self, x: Any = None, y: Any = None, *args, validation_data: Any = None, **kwargs

@@ -39,6 +39,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "steps": self.steps, "warmup_steps": self.warmup_steps, "floor": self.floor}
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class WarmupLinear(Schedule):
     """Falls linearly: the schedule that BERT was trained with (Devlin et al. 2018, arXiv 1810.04805, appendix A.2)."""
 
@@ -46,6 +47,7 @@ class WarmupLinear(Schedule):
         return left
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class WarmupCosine(Schedule):
     """Falls along half a cosine (Loshchilov & Hutter 2016, arXiv 1608.03983), as GPT-3 was trained."""
 
@@ -53,6 +55,7 @@ class WarmupCosine(Schedule):
         return ops.square(ops.sin(math.pi / 2 * left))  # (1 + cos(pi * way)) / 2, whose digits cancel at the end
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class WarmupPolynomial(Schedule):
     """Falls as a power of what is left of the way: linear with a `power` of 1, and the higher, the sooner."""
 
@@ -67,6 +70,7 @@ class WarmupPolynomial(Schedule):
         return {**super().get_config(), "power": self.power}
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class WarmupInverseSqrt(Schedule):
     """Falls as sqrt(warmup_steps / step) (Vaswani et al. 2017, arXiv 1706.03762): towards `floor`, whatever `steps`."""
 
@@ -74,6 +78,7 @@ class WarmupInverseSqrt(Schedule):
         return ops.minimum(ops.sqrt(max(self.warmup_steps, 1) / done), 1.0)
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class WarmupConstant(Schedule):
     """Stays at `peak`."""
 
@@ -81,6 +86,7 @@ class WarmupConstant(Schedule):
         return ops.ones_like(left)
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class WarmupStableDecay(Schedule):
     """Stays at `peak` and falls linearly in the last `decay_share` of the way (Hu et al. 2024, arXiv 2404.06395)."""
 
@@ -97,6 +103,7 @@ class WarmupStableDecay(Schedule):
         return {**super().get_config(), "decay_share": self.decay_share}
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class OneCycle(Schedule):
     """Rises from a tenth of `peak`, falls back as far, and then to `floor` (Smith 2018, arXiv 1803.09820).
 

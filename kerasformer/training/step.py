@@ -60,12 +60,21 @@ class TrainingStep(Fitting):
             self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
         leave_to_step(self.optimizer, self.distribute_strategy)
         self.accumulate, self.loss_weight = accumulate, loss_weight
+        self._own_settings = {"accumulate": accumulate, "loss_weights": loss_weights, "jit_compile": jit_compile}
         self._fuses = jit_compile == "auto" and not backend.has_accelerator()  # it was measured on CPUs alone
         self._gradients = self.compiled_gradients(jit_compile is True)
         jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
         # On several replicas the update meets the others, which no compiled function can.
         alone = self.distribute_strategy.num_replicas_in_sync == 1
         self._update = tf.function(self._apply_gradients, jit_compile=jit_update) if alone else self._apply_gradients
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """See Keras; what `compile` was given."""
+        return super().get_compile_config() | self._own_settings if self.compiled else {}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """See Keras."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """What one replica does in a step; returns STEP_LOGS, of all replicas together."""

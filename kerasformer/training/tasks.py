@@ -19,6 +19,7 @@ from kerasformer.training.next_token import summed_crossentropy
 from kerasformer.training.step import TrainingStep, weighted_sum
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class Classifier(TrainingStep, heads.Classifier):
     """Assigns one of `labels` to a text or a pair of texts; see `models.heads.Classifier`."""
 
@@ -109,6 +110,10 @@ class TokenLoss(TrainingStep):
         self.sees_logits = loss is not None or bool(weighted)
         super().compile(*args, loss=loss or Crossentropy(), weighted_metrics=weighted or None, **kwargs)
 
+    def get_compile_config(self) -> dict[str, Any]:
+        """See TrainingStep; the head's own loss is not among it, as one that is given sees the logits."""
+        return super().get_compile_config() | ({} if not self.compiled or self.sees_logits else {"loss": None})
+
     def sum_losses(
         self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -175,6 +180,7 @@ class TokenLoss(TrainingStep):
         return windows
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class CausalLM(TokenLoss, Generating, heads.CausalLM):
     """Predicts the next token and continues texts; see `models.heads.CausalLM` and `generation.generating`."""
 
@@ -182,6 +188,7 @@ class CausalLM(TokenLoss, Generating, heads.CausalLM):
     for_texts = "call generate to continue texts"
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class MaskedLM(TokenLoss, heads.MaskedLM):
     """Predicts hidden tokens from those around them; see `models.heads.MaskedLM`."""
 

@@ -56,6 +56,7 @@ class Update:
         """Nothing: a variable decays where it is updated."""
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class AdamW(Update, keras.optimizers.AdamW):
     """Keras's AdamW, whose update of a variable is two operations: each one pass over memory, in place.
 
@@ -81,18 +82,22 @@ class AdamW(Update, keras.optimizers.AdamW):
         )
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class Muon(Update, keras.optimizers.Muon):
     """Keras's Muon; what AdamW trains in it decays as much as the rest."""
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class Lion(Update, keras.optimizers.Lion):
     """Keras's Lion."""
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class SGD(Update, keras.optimizers.SGD):
     """Keras's SGD."""
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class Lamb(Update, keras.optimizers.Lamb):
     """Keras's Lamb, with the decay in the step whose length the variable's norm decides, as the paper has it."""
 
@@ -110,6 +115,7 @@ class Lamb(Update, keras.optimizers.Lamb):
         variable.assign_sub(self._rate(variable, learning_rate) * ratio * step)
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class Adafactor(Update, keras.optimizers.Optimizer):
     """Adafactor without momentum; Keras's own also keeps a slot as large as the matrix beside its factors.
 

@@ -16,6 +16,7 @@ from kerasformer.models.bert.weights import TABLE
 from kerasformer.text.wordpiece import WordPiece
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class Bert(Model):
     """Encoder: ids [B, T] -> hidden states [B, T, D], and (with a pooler) the pooled first token [B, D]."""
 

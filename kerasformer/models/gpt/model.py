@@ -19,6 +19,7 @@ from kerasformer.models.gpt.weights import TABLE
 from kerasformer.text.bpe import BPE
 
 
+@keras.saving.register_keras_serializable("kerasformer")
 class GPT(Model):
     """Decoder: ids [B, T] -> hidden states [B, T, D], and that of the last real token, `pooled` [B, D].
 
