@@ -85,7 +85,7 @@ TEXT = st.lists(PIECES, max_size=8).map("".join)
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(texts=st.lists(TEXT, max_size=12))
 def test_the_graph_and_tokenizers_find_the_same(name, texts):
     tokenizer, graph, theirs = made(name)
@@ -122,7 +122,7 @@ def test_bpe_decodes_added_tokens_as_they_are_written():
     assert tokenizer.decode([*ids, tokenizer.vocab.index("[X]"), tokenizer.eot_id]) == text
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     texts=st.lists(
         st.lists(st.one_of(st.binary(max_size=4), TEXT.map(str.encode)), max_size=6).map(b"".join), max_size=6
@@ -188,7 +188,7 @@ def test_more_added_tokens_than_a_graph_takes():
         many.in_graph()
 
 
-@pytest.mark.parametrize("make", [lambda: wordpiece(PLAIN), lambda: bpe(PLAIN), lambda: bpe(())])
+@pytest.mark.parametrize("make", [lambda: wordpiece(()), lambda: bpe(PLAIN)])
 def test_a_graph_that_nothing_else_keeps(make):
     tokenizer, texts = make(), ["the cat[E1]", ""]
     assert tokenizer.in_graph().tokenize(strings(texts)).to_list() == tokenizer.tokenize(texts)

@@ -89,6 +89,12 @@ def test_what_else_the_settings_say_is_kept(tmp_path):
     assert BPE.from_folder(tmp_path).max_length == 64
 
 
+def test_an_end_of_text_of_another_name(tmp_path):
+    ids = {"</s>" if text == "<|endoftext|>" else text: i for text, i in PARTS["vocab.json"].items()}
+    tokenizer = BPE.from_folder(write(tmp_path, PARTS | GPT | {"vocab.json": ids} | config(eos_token="</s>")))
+    assert tokenizer.vocab == list(ids) and (tokenizer.eot_id, tokenizer.pad_id) == (M - 1, M - 1)
+
+
 def test_the_length_of_rows_by_its_old_name(tmp_path):
     assert WordPiece.from_folder(write(tmp_path, TXT | config(max_len=48))).max_length == 48
 

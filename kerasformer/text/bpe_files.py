@@ -51,10 +51,11 @@ def read(folder: Path) -> dict[str, Any]:
             raise InputError(f"{folder}: expected {expected}, got none of them; copy the tokenizer's files too")
         found = _read_parts(*parts)
     elif parts is not None and all(path.is_file() for path in parts):
-        warn_of_other_tokens(whole, found["vocab"], parts[0], lambda: _read_parts(*parts)["vocab"])
+        warn_of_other_tokens(whole, found["vocab"], parts[0], lambda: _read_vocab(parts[0]))
         warn_of_other_tokens(whole, found["merges"], parts[1], lambda: _read_merges(parts[1]))
     arguments = {ours: settings[theirs] for theirs, ours in _NAMES.items() if settings.get(theirs)}
-    added = described.added_tokens(found["vocab"], [arguments.get(ours, _EOT) for ours in _NAMES.values()])
+    # GPT-2's own end of text, where only the class names it, is not added to a vocabulary that has another.
+    added = described.added_tokens(found["vocab"], [_EOT, *arguments.values()])
     rest = {"max_length": described.max_length, "added_tokens": added, "settings": described.kept(_NAMES)}
     return arguments | found | rest
 
@@ -90,7 +91,11 @@ def _find_parts(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _read_parts(vocab: Path, merges: Path) -> dict[str, Any]:
-    return {"vocab": ordered(vocab, read_json(vocab, "the vocabulary")), "merges": _read_merges(merges)}
+    return {"vocab": _read_vocab(vocab), "merges": _read_merges(merges)}
+
+
+def _read_vocab(path: Path) -> list[str]:
+    return ordered(path, read_json(path, "the vocabulary"))
 
 
 def _read_merges(path: Path) -> list[tuple[str, str]]:

@@ -17,6 +17,9 @@ class BPEGraph(tf.Module):
     """Tokenizes any bytes: UTF-8 text as the BPE that it is made from, id for id, and the rest without loss.
 
     Shapes: B texts, W words, U distinct words, R of them of several tokens.
+
+    Attributes:
+        tokenize: a TensorFlow function of strings [B] that gives token ids int32 [B, None], as `BPE.tokenize`.
     """
 
     def __init__(self, bpe: BPE):

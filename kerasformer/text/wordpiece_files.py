@@ -82,7 +82,7 @@ def read(folder: Path) -> dict[str, Any]:
         warn_of_other_tokens(whole, vocab, lines, lambda: _read_vocab(lines))
     own = [arguments.get(name, token) for name, token in _SPECIAL_TOKENS.items()]
     added = described.added_tokens(vocab, own)
-    if vocab[-1:] == [""] and {token.content for token in added} <= set(vocab):
+    if not in_whole and vocab[-1:] == [""] and {token.content for token in added} <= set(vocab):
         vocab.pop()  # an empty last line is no token, but counts where others follow, as in transformers
     settings = described.kept(_SPECIAL_TOKENS)
     return arguments | {"vocab": vocab, "max_length": described.max_length, "added_tokens": added, "settings": settings}

@@ -18,6 +18,9 @@ class WordPieceGraph(tf.Module):
 
     Bytes that are not UTF-8 are left out. Shapes: B texts, C code points, W what each turns into at most, U distinct
     words, N of them not yet spelled, L lengths of pieces.
+
+    Attributes:
+        tokenize: a TensorFlow function of strings [B] that gives token ids int32 [B, None], as `WordPiece.tokenize`.
     """
 
     def __init__(self, wordpiece: WordPiece):
@@ -30,21 +33,17 @@ class WordPieceGraph(tf.Module):
         self._ids = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(list(pieces), list(pieces.values()), tf.string, tf.int32), _NONE
         )
-        self._added_tokens = None
-        if patterns := wordpiece.patterns:
-            normalized = any(pattern.token.normalized for pattern in patterns)
-            normalize = [_Normalize(wordpiece.code_points(split=False))] if normalized else []
-            self._added_tokens = AddedTokens(patterns, *normalize)
+        normalized = any(pattern.token.normalized for pattern in wordpiece.patterns)
+        normalize = _Normalize(wordpiece.code_points(split=False)) if normalized else tf.identity
+        self._added_tokens = AddedTokens(wordpiece.patterns, normalize) if wordpiece.patterns else None
         self.tokenize = string_function(self._tokenize)
 
     def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Returns the int32 token ids [B, None] of strings [B], without special tokens."""
         with tf.device("CPU"):  # strings live there; the integers between them had better stay
-            return (
-                self._spell_texts(text) if self._added_tokens is None else self._added_tokens(text, self._spell_texts)
-            )
+            return self._spell_all(text) if self._added_tokens is None else self._added_tokens(text, self._spell_all)
 
-    def _spell_texts(self, text: tf.Tensor) -> tf.RaggedTensor:
+    def _spell_all(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Token ids [B, None] of strings [B] without added tokens, be they normalized already or not."""
         words = tf.strings.split(self._normalize(text))
         distinct, which = tf.unique(words.values)
