@@ -47,7 +47,7 @@ def fused(function: Callable) -> Callable:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(_within(_fused, function), jit_compile=True)
+        return tf.function(_within(_fused, function), jit_compile=True, autograph=False)
     return function
 
 
@@ -201,6 +201,21 @@ def argmax(x: keras.KerasTensor) -> keras.KerasTensor:
 
         return jnp.argmax(x, axis=-1).astype("int32")
     return keras.ops.cast(keras.ops.argmax(x, axis=-1), "int32")
+
+
+def lookup(table: keras.Variable, ids: keras.KerasTensor) -> keras.KerasTensor:
+    """The rows of `table` [R, ...] at `ids` [...]; never, as with `keras.ops.take`, from the end for an id below 0.
+
+    An id that is not from 0 to R - 1 is an error of TensorFlow's on a CPU; on a GPU it gives zeros, under JAX NaN.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(keras.ops.convert_to_tensor(table), ids)
+    if keras.backend.backend() == "jax":
+        ids = keras.ops.convert_to_tensor(ids)
+        ids = keras.ops.where(ids < 0, table.shape[0], ids)
+    return keras.ops.take(table, ids, axis=0)
 
 
 def is_fused_on_cpu() -> bool:

@@ -84,10 +84,10 @@ class Rows:
         return ops.reshape(y, (*ops.shape(x)[:-1], self.weight.shape[0]))
 
     def take(self, places: KerasTensor, dtype: str) -> KerasTensor:
-        """The rows at `places` [...], as [..., D]."""
-        rows = ops.take(self.weight, places, axis=0)
+        """The rows at `places` [...], as [..., D]; see `backend.lookup` for a place that there is not."""
+        rows = backend.lookup(self.weight, places)
         if self.scale is not None:
-            rows = ops.cast(rows, "float32") * ops.take(self.scale, places)[..., None]
+            rows = ops.cast(rows, "float32") * backend.lookup(self.scale, places)[..., None]
         return ops.cast(rows, dtype)
 
 
