@@ -278,7 +278,7 @@ def test_labels_are_of_the_heads(model, name, label, count):
         fit(model, validation_data=(INPUTS, labels, WEIGHTS))
     with pytest.raises(InputError, match=said):
         model.evaluate(INPUTS, labels, verbose=0)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+    with pytest.raises(InputError, match=f"{said}, got {label}; give it ids that it has"):
         model.fit(data, verbose=0, shuffle=False)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)

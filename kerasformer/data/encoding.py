@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,8 @@ from kerasformer.data.batches import Batches
 from kerasformer.data.sources import Examples, Source, check_labels, read_examples, read_held_out
 from kerasformer.data.split import label_ids, label_names, stratified_split
 from kerasformer.errors import InputError, listed
-from kerasformer.text.tokenizer import Tokenizer
+from kerasformer.text.columns import as_list, text_columns
+from kerasformer.text.tokenizer import Encoded, Tokenizer
 
 
 def classification(
@@ -85,31 +87,30 @@ def encode(
     return Batches(encoded, tokenizer, max_length, labels=labels, label_ids=ids, **shown, **settings)
 
 
-def unlabelled(
-    texts: Sequence[str] | Sequence[tuple[str, str]],
-    *,
-    tokenizer: Tokenizer,
-    max_length: int | None = None,
-    batch_size: int = 32,
-) -> Batches:
+def unlabelled(texts: Any, *, tokenizer: Tokenizer, max_length: int | None = None, batch_size: int = 32) -> Batches:
     """Batches of texts, or of (text, text_pair) tuples, to predict; in rows of the model's own length by default.
+
+    Args:
+        texts: see `text_columns`.
 
     Raises:
         InputError: no texts, or something else than texts.
     """
-    if not len(texts):
+    texts = as_list(texts)
+    if isinstance(texts, list | tuple) and not texts:
         raise InputError("expected texts to predict, got none; pass at least one")
-    pairs = not isinstance(texts[0], str)
-    if odd := [row for row in texts if not (_is_pair(row) if pairs else isinstance(row, str))]:
-        raise InputError(f"expected texts or (text, text_pair) tuples, all alike, got {odd[0]!r:.60}; pass strings")
-    first, second = zip(*texts, strict=True) if pairs else (texts, None)
-    examples = Examples(list(first), second and list(second), None, [])
+    examples = Examples(*text_columns(texts), None, [])
     length = max_length or tokenizer.max_length
     return encode(examples, tokenizer=tokenizer, max_length=length, batch_size=batch_size)
 
 
-def _is_pair(row: object) -> bool:
-    return isinstance(row, tuple | list) and len(row) == 2 and all(isinstance(text, str) for text in row)
+def padded(encoded: Encoded, pad_id: int) -> dict[str, np.ndarray]:
+    """The rows as token_ids, segment_ids and padding_mask, int32 [N, T], T the length of the longest."""
+    lengths = np.diff(encoded.offsets)
+    is_token = np.arange(lengths.max(initial=1)) < lengths[:, None]
+    token_ids, segment_ids = np.full(is_token.shape, pad_id, np.int32), np.zeros(is_token.shape, np.int32)
+    token_ids[is_token], segment_ids[is_token] = encoded.token_ids, encoded.segment_ids
+    return {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": is_token.astype(np.int32)}
 
 
 def summary(batches: Batches) -> str:

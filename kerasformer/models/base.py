@@ -30,6 +30,7 @@ class Model(keras.Model):
 
     config_class: ClassVar[type[Config]]
     input_names: ClassVar[tuple[str, ...]]
+    optional_inputs: ClassVar[tuple[str, ...]] = ()  # of these names, for rows without padding
     table: ClassVar[weights.Table]
     tokenizer_class: ClassVar[type]
     presets: ClassVar[Sequence[Preset]]

@@ -87,7 +87,7 @@ class Classifier(Head):
         if loss is None:
             self.check_single_label()
         loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")] if metrics is None else metrics
+        metrics = ["accuracy"] if metrics is None else metrics  # which Keras takes by the shape of the labels
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def check_single_label(self) -> None:

@@ -21,7 +21,7 @@ from kerasformer.training.faults import Finite, may_be_lost
 from kerasformer.training.meter import Meter
 from kerasformer.training.optimizers import steps_made
 from kerasformer.training.profiling import Profile
-from kerasformer.training.step import STEP_LOGS
+from kerasformer.training.progress import STEP_LOGS
 from kerasformer.training.strategies import is_chief
 from kerasformer.training.tensorboard import TensorBoard
 

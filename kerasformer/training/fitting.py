@@ -5,7 +5,8 @@ and on several hosts; and they cannot begin within an epoch.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -13,7 +14,10 @@ import keras
 import tensorflow as tf
 
 from kerasformer.errors import InputError
+from kerasformer.text.columns import holds_texts
 from kerasformer.training.feed import Feed
+from kerasformer.training.inputs import DataCheck, told_as_input_errors
+from kerasformer.training.progress import with_bar
 from kerasformer.training.strategies import distributed
 
 
@@ -21,6 +25,7 @@ class Fitting:
     """Mixin before a head's Keras model. A head says what its data are: `batches_class` and how to read them."""
 
     batches_class: ClassVar[type]
+    for_texts: ClassVar[str]  # what to do with them, of a head that takes ids alone
     accumulate: int
 
     def training_set(self, batches: Any, first_step: int, steps: int) -> tf.data.Dataset:
@@ -30,6 +35,40 @@ class Fitting:
     def validation_set(self, batches: Any) -> tf.data.Dataset:
         """The head's data once."""
         raise NotImplementedError
+
+    def data_check(self) -> DataCheck:
+        """What the model's inputs and labels may be."""
+        raise NotImplementedError
+
+    def from_texts(self, x: Any, fits: bool = False) -> Any:
+        """Inputs of texts, in whatever container they come.
+
+        Args:
+            fits: the model is to learn from them.
+
+        Raises:
+            InputError: a head that takes ids alone.
+        """
+        purpose = "learn from" if fits else "predict the logits of"
+        raise InputError(
+            f"expected a dict of {', '.join(self.backbone.input_names)} to {purpose}, got a {type(x).__name__}; "
+            f"{self.for_texts}"
+        )
+
+    def checked(self, x: Any, y: Any = None, sample_weight: Any = None, *, fits: bool = False) -> tuple[Any, Any, Any]:
+        """Inputs, labels and weights, of which a step finds nothing to complain.
+
+        Raises:
+            InputError: arrays that are not of the model; see `DataCheck`.
+        """
+        if isinstance(x, tf.data.Dataset):
+            texts = any(spec.dtype == tf.string for spec in tf.nest.flatten(_first(x.element_spec)))
+            return self.data_check().dataset(self.from_texts(x, fits) if texts else x), y, sample_weight
+        if isinstance(x, keras.utils.PyDataset | types.GeneratorType | tf.distribute.DistributedDataset):
+            return x, y, sample_weight  # whose batches nobody sees before they are a step's
+        if not isinstance(x, Mapping) and holds_texts(x):
+            x = self.from_texts(x, fits)
+        return self.data_check().arrays(x, y, sample_weight)
 
     def make_train_function(self, force: bool = False) -> Callable:
         """See Keras."""
@@ -113,39 +152,75 @@ class Fitting:
     def fit(
         self,
         x: Any = None,
-        *args,
+        y: Any = None,
+        batch_size: int | None = None,
         epochs: int = 1,
+        verbose: str | int = "auto",
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        *,
         initial_epoch: int = 0,
         initial_step: int = 0,
         steps_per_epoch: int | None = None,
         total_steps: int | None = None,
         validation_data: Any = None,
-        class_weight: dict[int, float] | None = None,
+        class_weight: Mapping[int | str, float] | None = None,
+        sample_weight: Any = None,
         **kwargs,
     ) -> keras.callbacks.History:
-        """Keras's `fit`; `x` and `validation_data` may be of the head's `batches_class`.
+        """Keras's `fit`; `x` and `validation_data` may be of the head's `batches_class`, or texts of a classifier.
 
         Args:
             initial_step: of such data: where to go on, counted over all epochs.
             total_steps: of such data: where to end, within the last epoch; whole executions.
+            class_weight: by label or its index; 1 by default.
 
         Raises:
             InputError: data that are not for this model, a batch that replicas and micro-batches do not divide, or an
                 epoch of no whole number of executions.
         """
-        if isinstance(validation_data, self.batches_class):
-            kwargs["validation_data"], kwargs["validation_steps"] = self._once(self.validation_set(validation_data))
-        elif validation_data is not None:
-            kwargs["validation_data"] = validation_data
-        if not isinstance(x, self.batches_class):
-            if initial_step or total_steps is not None:
-                raise InputError(
-                    "expected no initial_step nor total_steps with data that are not of the head's own kind, "
-                    f"got {initial_step} and {total_steps}; take what is to be seen: dataset.skip and dataset.take"
-                )
-            self.feed = None
-            kwargs |= {"initial_epoch": initial_epoch, "steps_per_epoch": steps_per_epoch, "class_weight": class_weight}
-            return super().fit(x, *args, epochs=epochs, **kwargs)
+        kwargs |= {"verbose": verbose, "callbacks": with_bar(callbacks, verbose), "epochs": epochs}
+        kwargs |= {"initial_epoch": initial_epoch, "steps_per_epoch": steps_per_epoch} | self._validation(
+            validation_data
+        )
+        class_weight = None if class_weight is None else self.class_weights(class_weight)
+        if isinstance(x, self.batches_class):
+            self._check_alone(x, y=y, sample_weight=sample_weight, batch_size=batch_size)
+            return self._fit_batches(x, initial_step, total_steps, class_weight, **kwargs)
+        if initial_step or total_steps is not None:
+            raise InputError(
+                "expected no initial_step nor total_steps with data that are not of the head's own kind, "
+                f"got {initial_step} and {total_steps}; take what is to be seen: dataset.skip and dataset.take"
+            )
+        if class_weight is not None and sample_weight is not None:
+            raise InputError("expected class_weight or sample_weight, got both; multiply them in sample_weight")
+        self.feed = None
+        x, y, sample_weight = self.checked(x, y, sample_weight, fits=True)
+        kwargs |= {"batch_size": batch_size, "sample_weight": sample_weight, "class_weight": class_weight}
+        with told_as_input_errors():
+            return super().fit(x, y, **kwargs)
+
+    def _validation(self, data: Any) -> dict[str, Any]:
+        """Validation data as Keras's `fit` takes them."""
+        if data is None:
+            return {}
+        if isinstance(data, self.batches_class):
+            dataset, steps = self._once(self.validation_set(data))
+            return {"validation_data": dataset, "validation_steps": steps}
+        return {"validation_data": _packed(self.checked(*(data if isinstance(data, tuple) else (data,))))}
+
+    def _fit_batches(
+        self,
+        x: Any,
+        initial_step: int,
+        total_steps: int | None,
+        class_weight: dict[int, float] | None,
+        *,
+        epochs: int,
+        initial_epoch: int,
+        steps_per_epoch: int | None,
+        **kwargs,
+    ) -> keras.callbacks.History:
+        """`fit` on data of the head's own kind."""
         steps = steps_per_epoch or x.steps_per_epoch
         first = max(initial_step, initial_epoch * steps)
         total = epochs * steps if total_steps is None else total_steps
@@ -164,24 +239,24 @@ class Fitting:
         kwargs["shuffle"] = False  # they are in order already
         if first >= total or first % steps == total % steps == 0:
             kwargs |= {"initial_epoch": -(-first // steps), "epochs": -(-total // steps), "steps_per_epoch": steps}
-            return super().fit(data(first, total - first), *args, **kwargs)
-        return self._fit_parts(data, first, total, steps, *args, **kwargs)
+            return super().fit(data(first, total - first), **kwargs)
+        return self._fit_parts(data, first, total, steps, **kwargs)
 
     def _fit_parts(
-        self, data: Callable[[int, int], Any], first: int, total: int, steps: int, *args, **kwargs
+        self, data: Callable[[int, int], Any], first: int, total: int, steps: int, **kwargs
     ) -> keras.callbacks.History:
         """The rest of an epoch, whole ones and the begin of one, in what callbacks see as one training."""
-        verbose, epochs = kwargs.get("verbose", "auto"), -(-total // steps)
+        verbose, epochs = kwargs["verbose"], -(-total // steps)
         shown = {"add_history": True, "add_progbar": verbose != 0, "verbose": verbose}
         shown |= {"epochs": epochs, "steps": steps, "total_steps": total}
-        callbacks = kwargs["callbacks"] = _OneTraining(kwargs.pop("callbacks", None), model=self, **shown)
+        callbacks = kwargs["callbacks"] = _OneTraining(kwargs.pop("callbacks"), model=self, **shown)
         # Where the epochs change their length, which is one for each `fit`.
         ends = sorted({min(-(-first // steps) * steps, total), total // steps * steps, total})
         with _unfinished(self.optimizer):
             for end in (end for end in ends if end > first):
                 epoch, length = first // steps, min(end - first, steps)
                 others = {"initial_epoch": epoch, "epochs": -(-end // steps), "steps_per_epoch": length}
-                history = super().fit(data(first, end - first), *args, **others, **kwargs)
+                history = super().fit(data(first, end - first), **others, **kwargs)
                 first = end
                 if self.stop_training:
                     break
@@ -189,13 +264,54 @@ class Fitting:
         callbacks.end()
         return history
 
-    def evaluate(self, x: Any = None, *args, **kwargs) -> list[float] | dict[str, float]:
-        """Keras's `evaluate`; `x` may be of the head's `batches_class`, or what `validation_set` gives of it."""
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        sample_weight: Any = None,
+        **kwargs,
+    ) -> list[float] | dict[str, float]:
+        """Keras's `evaluate`; `x` may be what `fit` takes, or what `validation_set` gives of it.
+
+        Raises:
+            InputError: data that are not for this model.
+        """
         if isinstance(x, self.batches_class):
+            self._check_alone(x, y=y, sample_weight=sample_weight, batch_size=batch_size)
             x = self.validation_set(x)
+        else:
+            x, y, sample_weight = self.checked(x, y, sample_weight)
         if isinstance(x, tf.data.Dataset) and "steps" not in kwargs and x.cardinality() > 0:
             x, kwargs["steps"] = self._once(x)
-        return super().evaluate(x, *args, **kwargs)
+        kwargs |= {"batch_size": batch_size, "verbose": verbose, "sample_weight": sample_weight}
+        with told_as_input_errors():
+            return super().evaluate(x, y, **kwargs)
+
+    def predict(self, x: Any, batch_size: int | None = None, **kwargs) -> Any:
+        """Keras's `predict`: logits of inputs by name.
+
+        Raises:
+            InputError: inputs that are not for this model.
+        """
+        with told_as_input_errors():
+            return super().predict(self.checked(x)[0], batch_size=batch_size, **kwargs)
+
+    def class_weights(self, class_weight: Mapping[int | str, float]) -> dict[int, float]:
+        """The weight of each class by its index.
+
+        Raises:
+            InputError: a model without classes.
+        """
+        raise InputError(
+            "expected no class_weight, as a model of tokens or of several heads has no classes; leave it out"
+        )
+
+    def _check_alone(self, x: Any, **others: Any) -> None:
+        """Raises InputError for what is given beside data that hold it."""
+        if given := [name for name, value in others.items() if value is not None]:
+            raise InputError(f"expected no {given[0]} beside {type(x).__name__}, which have their own; leave it out")
 
     def _once(self, dataset: tf.data.Dataset) -> tuple[Any, int | None]:
         """A dataset for all replicas, and how many steps it has, in whole executions."""
@@ -262,10 +378,15 @@ class _OneTraining(keras.callbacks.CallbackList):
 
 def _weighting(class_weight: dict[int, float]) -> Callable:
     """Adds each example's weight to inputs and labels."""
-    weights = tf.constant([class_weight.get(label, 1.0) for label in range(max(class_weight) + 1)], tf.float32)
+    weights = tf.constant([class_weight[label] for label in range(len(class_weight))], tf.float32)
+    return lambda inputs, labels: (inputs, labels, tf.gather(weights, labels))
 
-    def weighted(inputs: Any, labels: tf.Tensor) -> tuple:
-        known = tf.minimum(labels, len(weights) - 1)
-        return inputs, labels, tf.where(labels < len(weights), tf.gather(weights, known), 1.0)
 
-    return weighted
+def _first(batch: Any) -> Any:
+    """The inputs of a batch of a dataset."""
+    return keras.utils.unpack_x_y_sample_weight(batch)[0]
+
+
+def _packed(data: tuple[Any, Any, Any]) -> Any:
+    """Inputs, labels and weights as Keras takes validation data."""
+    return data[0] if data[1] is None else tuple(part for part in data if part is not None)

@@ -20,6 +20,8 @@ class Crossentropy(keras.losses.Loss):
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         """Loss of each example [...], in nats."""
+        if len(y_true.shape) != len(y_pred.shape) - 1:
+            raise ValueError(f"expected class ids, a dimension less than the logits {y_pred.shape}, got {y_true.shape}")
         log_probabilities = ops.log_softmax(ops.cast(y_pred, "float32"))
         target = ops.cast(y_true, "int32")[..., None]
         loss = -ops.squeeze(ops.take_along_axis(log_probabilities, target, axis=-1), -1)

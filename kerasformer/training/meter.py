@@ -11,6 +11,9 @@ import tensorflow as tf
 from kerasformer.models.head import Head
 from kerasformer.training.flops import flops_per_token, peak_flops
 
+METER_LOGS = ("step_seconds", "tokens_per_second", "model_flops_utilization", "data_wait_share")
+METER_LOGS += ("host_memory_gb", "device_memory_gb")
+
 
 class Meter(keras.callbacks.Callback):
     """Adds to the logs of each execution of steps how fast it was; place it before the callbacks that read them.

@@ -2,18 +2,21 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import KerasTensor
 
 from kerasformer.data.batches import Batches
 from kerasformer.data.masking import AnyWindows
 from kerasformer.errors import InputError
-from kerasformer.training.step import STEP_LOGS, TrainingStep, all_reduced
+from kerasformer.training.inputs import DataCheck, data_check
+from kerasformer.training.progress import STEP_LOGS
+from kerasformer.training.step import TrainingStep, all_reduced
+from kerasformer.training.targets import as_targets, check_heads, is_ids
 from kerasformer.training.tasks import Classifier, TokenLoss
 
 Labels = dict[str, tf.Tensor]  # by head
@@ -34,6 +37,7 @@ class MultiHead(TrainingStep, keras.Model):
     """
 
     batches_class = ()  # data are any that Keras takes
+    for_texts = "tokenize them: a head's tokenizer.in_graph() does"
 
     def __init__(self, heads: Mapping[str, Classifier | TokenLoss], **kwargs):
         _check(heads)
@@ -104,24 +108,24 @@ class MultiHead(TrainingStep, keras.Model):
         weights = dict(zip(self.heads, self.loss_weights, strict=True))
         return super().get_compile_config() | {"loss": losses, "loss_weights": weights}
 
-    def fit(
-        self, x: Any = None, y: Any = None, *args, validation_data: Any = None, **kwargs
-    ) -> keras.callbacks.History:
-        """Keras's `fit` on arrays or a tf.data.Dataset.
+    def checked(self, x: Any, *args, **kwargs) -> tuple[Any, Any, Any]:
+        """See Fitting.
 
         Raises:
-            InputError: data of a single head, or arrays of labels that a head does not have; batches of a dataset that
-                hold such labels stop the training when they come.
+            InputError: data of a single head as well.
         """
-        if isinstance(validation_data, tuple):
-            self._known(*validation_data[:2])
-        elif validation_data is not None:
-            validation_data, _ = self._known(validation_data)
-        return super().fit(*self._known(x, y), *args, validation_data=validation_data, **kwargs)
+        if isinstance(x, Batches | AnyWindows):
+            raise InputError(
+                f"expected the backbone's inputs and labels by head, {', '.join(self.heads)}, got {type(x).__name__}, "
+                "which are of a single head; map their dataset() to both"
+            )
+        return super().checked(x, *args, **kwargs)
 
-    def evaluate(self, x: Any = None, y: Any = None, *args, **kwargs) -> list[float] | dict[str, float]:
-        """Keras's `evaluate`, on what `fit` takes."""
-        return super().evaluate(*self._known(x, y), *args, **kwargs)
+    def data_check(self) -> DataCheck:
+        """See Fitting; a label below 0 is of nothing that a head has to learn."""
+        checks = {name: head.label_check() for name, head in self.heads.items()}
+        anything = {name: replace(check, ids=replace(check.ids, lowest=None)) for name, check in checks.items()}
+        return data_check(self.backbone, anything)
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """See TrainingStep. The sums are over shares of each head's weight, so that their total weight is 1."""
@@ -167,53 +171,17 @@ class MultiHead(TrainingStep, keras.Model):
         for name, head in self.heads.items():
             head.save_pretrained(Path(folder) / name)
 
-    def _known(self, x: Any, y: Any = None) -> tuple[Any, Any]:
-        """Data with labels of the heads; raises InputError where they are of others."""
-        if isinstance(x, Batches | AnyWindows):
-            raise InputError(
-                f"expected the backbone's inputs and labels by head, {', '.join(self.heads)}, got {type(x).__name__}, "
-                "which are of a single head; map their dataset() to both"
-            )
-        if isinstance(x, tf.data.Dataset):
-            return x.map(self._asserted), y
-        for name in self.heads.keys() & (y if isinstance(y, dict) else ()):
-            if (largest := np.max(y[name], initial=-1)) >= (count := self._classes(name)):
-                raise InputError(f"expected labels of {name} below {count}, got {largest}; give it ids that it has")
-        return x, y
-
-    def _asserted(self, *batch: Any) -> tuple:
-        """The batch, if its labels are of the heads: seen by the host, which a step does not speak to."""
-        _, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        for name in self.heads.keys() & (labels if isinstance(labels, dict) else ()):
-            count = self._classes(name)
-            ids, most = tf.cast(labels[name], tf.int64), tf.constant(count, tf.int64)
-            tf.debugging.assert_less(ids, most, f"expected labels of {name} below {count}")
-        return batch
-
-    def _classes(self, name: str) -> int:
-        """How many labels a head has."""
-        head = self.heads[name]
-        return len(head.labels) if isinstance(head, Classifier) else self.backbone.config.vocab_size
-
     def _unpacked(self, data: tuple) -> tuple[dict[str, tf.Tensor], Labels, Labels]:
         """Inputs, labels and weights; what weighs nothing has some label that there is."""
         inputs, labels, given = keras.utils.unpack_x_y_sample_weight(data)
-        for what, parts in {"labels": labels, "sample weights": {} if given is None else given}.items():
-            found = list(parts) if isinstance(parts, dict) else f"a {type(parts).__name__}"
-            if not isinstance(parts, dict) or not parts.keys() <= self.heads.keys():
-                raise InputError(f"expected {what} by head, of {', '.join(self.heads)}, got {found}; pass a dict")
-        if missing := [name for name in self.heads if name not in labels]:
-            raise InputError(
-                f"expected labels of each head, got none of {', '.join(missing)}; "
-                "give labels of -1 where a head has nothing to learn"
-            )
-        labels = {name: labels[name] for name in self.heads}
-        given = {name: None if given is None else given.get(name) for name in self.heads}
-        weights = {
-            name: tf.where(labels[name] < 0, 0.0, head.weights_of(labels[name], given[name]))
-            for name, head in self.heads.items()
-        }
-        return inputs, {name: tf.maximum(tensor, 0) for name, tensor in labels.items()}, weights
+        check_heads(self.heads, labels, given)
+        known, weights = {}, {}
+        for name, head in self.heads.items():
+            targets = as_targets(labels[name], head.label_rank)
+            counted = head.weights_of(targets, None if given is None else given.get(name))
+            known[name] = tf.maximum(targets, 0) if is_ids(targets) else targets
+            weights[name] = tf.where(targets < 0, 0.0, counted) if is_ids(targets) else counted
+        return inputs, known, weights
 
     def _update_losses(self, loss_sums: tf.Tensor, weight_sums: tf.Tensor) -> None:
         """Adds a replica's part, both [H], to the heads' running means."""

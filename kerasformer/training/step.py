@@ -5,7 +5,7 @@ applied once, so that padding, class weights and uneven parts count as they shou
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -15,9 +15,8 @@ from kerasformer.errors import InputError
 from kerasformer.gradients import held_by_graph
 from kerasformer.training.fitting import Fitting
 from kerasformer.training.optimizers import AdamW, global_clipnorm, leave_to_step
-
-# What `fit` logs of a step alone: its loss, the gradient's norm before clipping, real tokens, those and padding, rows.
-STEP_LOGS = ("step_loss", "gradient_norm", "tokens", "positions", "rows")
+from kerasformer.training.progress import STEP_LOGS
+from kerasformer.training.targets import as_targets, as_weights, weighted_sum
 
 
 class TrainingStep(Fitting):
@@ -25,6 +24,8 @@ class TrainingStep(Fitting):
 
     Beside the metrics, which are running means, `fit` logs STEP_LOGS of each step.
     """
+
+    label_rank: ClassVar[int] = 1  # of class ids: one for each row
 
     def compile(
         self,
@@ -79,6 +80,7 @@ class TrainingStep(Fitting):
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """What one replica does in a step; returns STEP_LOGS, of all replicas together."""
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        labels = as_targets(labels, self.label_rank)
         weights = self.weights_of(labels, sample_weight)
         loss_sum, outputs, gradients = self._accumulated(inputs, labels, weights)
         loss_sum, weight_sum = self.weighed(loss_sum), tf.reduce_sum(weights)
@@ -103,18 +105,19 @@ class TrainingStep(Fitting):
 
     def test_step(self, data: tuple) -> dict[str, tf.Tensor]:
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        labels = as_targets(labels, self.label_rank)
         weights = self.weights_of(labels, sample_weight)
         loss_sum, outputs = self.sum_losses(inputs, labels, weights, training=False)
         self._update_metrics(self.weighed(loss_sum), tf.reduce_sum(weights), labels, outputs, sample_weight)
         return {}
 
     def weights_of(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
-        """How much each label counts, float32 and of the shape of `labels`."""
-        return tf.ones(tf.shape(labels)) if sample_weight is None else tf.cast(sample_weight, tf.float32)
+        """How much each example counts, float32; see `as_weights`."""
+        return as_weights(labels, sample_weight, self.label_rank)
 
     def seen_by_metrics(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Labels and their weights as metrics take them."""
-        return labels, sample_weight
+        return labels, None if sample_weight is None else self.weights_of(labels, sample_weight)
 
     def sum_losses(
         self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor, training: bool
@@ -145,7 +148,7 @@ class TrainingStep(Fitting):
 
     def compiled_gradients(self, jit: bool) -> Callable:
         """`sum_gradients` in a graph, which XLA compiles with `jit`."""
-        return (backend.fused if jit else tf.function)(self.sum_gradients)
+        return backend.fused(self.sum_gradients) if jit else tf.function(self.sum_gradients, autograph=False)
 
     def _accumulated(
         self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor
@@ -236,14 +239,6 @@ def all_reduced(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
     """Each tensor's sum over all replicas."""
     all_reduce = tf.distribute.get_replica_context().all_reduce  # which has a custom gradient
     return held_by_graph(all_reduce)(tf.distribute.ReduceOp.SUM, tensors)
-
-
-def weighted_sum(
-    loss: str | keras.Loss | Callable, labels: tf.Tensor, outputs: tf.Tensor, weights: tf.Tensor
-) -> tf.Tensor:
-    """The sum of a Keras loss, which is not reduced before it is weighted."""
-    elementwise = loss.call if isinstance(loss, keras.losses.Loss) else keras.losses.get(loss)
-    return tf.reduce_sum(elementwise(labels, outputs) * weights)
 
 
 def _split(tensor: tf.Tensor, count: int) -> tf.Tensor:

@@ -1,22 +1,26 @@
 """The heads as users train them: those of `models.heads`, with the training step of `training.step`."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasformer.data.batches import Batches
-from kerasformer.data.encoding import unlabelled
+from kerasformer.data.encoding import padded, unlabelled
 from kerasformer.data.masking import MaskedWindows
 from kerasformer.data.windows import Windows
 from kerasformer.errors import InputError
 from kerasformer.generation.generating import Generating
 from kerasformer.models import heads
+from kerasformer.text.columns import holds_texts, text_columns
+from kerasformer.text.tokenizer import Tokenizer
+from kerasformer.training.inputs import DataCheck, Ids, LabelCheck, data_check
 from kerasformer.training.losses import Crossentropy
 from kerasformer.training.next_token import summed_crossentropy
-from kerasformer.training.step import TrainingStep, weighted_sum
+from kerasformer.training.step import TrainingStep
+from kerasformer.training.targets import is_ids, weighted_sum
 
 
 @keras.saving.register_keras_serializable("kerasformer")
@@ -24,6 +28,64 @@ class Classifier(TrainingStep, heads.Classifier):
     """Assigns one of `labels` to a text or a pair of texts; see `models.heads.Classifier`."""
 
     batches_class = Batches
+
+    def label_check(self) -> LabelCheck:
+        """What the labels of data may be."""
+        return LabelCheck(Ids(len(self.labels)), 1, tuple(self.labels))
+
+    def data_check(self) -> DataCheck:
+        """See Fitting."""
+        return data_check(self.backbone, {"": self.label_check()})
+
+    def class_weights(self, class_weight: Mapping[int | str, float]) -> dict[int, float]:
+        """See Fitting.
+
+        Raises:
+            InputError: a label that the model does not have, or a weight that is no number of 0 or more.
+        """
+        places = {label: i for i, label in enumerate(self.labels)}
+        weights = dict.fromkeys(range(len(self.labels)), 1.0)
+        for key, weight in class_weight.items():
+            place = places.get(key, key)
+            if isinstance(place, bool) or not isinstance(place, int | np.integer) or place not in weights:
+                raise InputError(
+                    f"expected class_weight by label or index, as {self.labels[0]!r} or 0, got {key!r}; name one"
+                )
+            if not isinstance(weight, int | float | np.number) or not 0 <= weight < np.inf:
+                raise InputError(f"expected a class_weight of 0 or more, got {weight!r} for {key!r}; give a number")
+            weights[int(place)] = float(weight)
+        return weights
+
+    def from_texts(self, x: Any, fits: bool = False) -> Any:
+        """See Fitting; of the model's own length, and batches of a dataset are tokenized as they come.
+
+        Raises:
+            InputError: no tokenizer, or something else than texts or pairs of texts.
+        """
+        length = self._own_tokenizer().max_length
+        if isinstance(x, tf.data.Dataset):
+            return self._tokenized(x, length)
+        texts, pairs = text_columns(x)
+        if fits:
+            self.text_pair = pairs is not None
+        rows = padded(self.tokenizer.encode(texts, pairs, max_length=length), self.tokenizer.pad_id)
+        return {name: rows[name] for name in self.input_names}
+
+    def _tokenized(self, dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
+        """Batches of texts [B] as inputs, beside what else they have."""
+        inputs, *_ = keras.utils.unpack_x_y_sample_weight(dataset.element_spec)
+        if not isinstance(inputs, tf.TensorSpec) or inputs.shape.rank != 1:
+            raise InputError(
+                f"expected a dataset of batches of texts [batch], got {inputs}; batch it, or read the texts with "
+                "kf.data.classification"
+            )
+        tokenize = self.tokenizer.in_graph()
+
+        def ids(*batch: tf.Tensor) -> Any:
+            inputs = tokenize(batch[0], max_length=length)
+            return (inputs, *batch[1:]) if len(batch) > 1 else inputs
+
+        return dataset.map(ids)
 
     def sum_scored(
         self, outputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor, training: bool, loss: Any = None
@@ -44,26 +106,41 @@ class Classifier(TrainingStep, heads.Classifier):
     def validation_set(self, batches: Batches) -> tf.data.Dataset:
         return self._checked(batches).dataset()
 
-    def predict(self, x: Batches | Sequence | Any, *args, **kwargs) -> np.ndarray:
+    def predict(self, x: Any, batch_size: int | None = None, **kwargs) -> np.ndarray:
         """Probabilities [N, C] of Batches, of texts, of (text, text_pair) tuples or of ids, in the order given.
 
-        Those of a text are 1 in all, unless any number of the labels may be true of it.
+        Those of a text sum to 1, unless any number of the labels may be true of it.
+
+        Args:
+            x: texts may be a list, an array, a column of a table or two of them in a tuple, or a dataset of batches.
+
+        Raises:
+            InputError: something else, or ids outside of their range.
         """
-        if isinstance(x, str):
-            x = [x]
-        if isinstance(x, Sequence) and not isinstance(x, Batches):
-            x = unlabelled(x, tokenizer=self.tokenizer, batch_size=kwargs.pop("batch_size", 32) or 32)
+        if not isinstance(x, Batches | Mapping | tf.data.Dataset) and (holds_texts(x) or isinstance(x, Sequence)):
+            x = unlabelled(x, tokenizer=self._own_tokenizer(), batch_size=batch_size or 32)
         if not isinstance(x, Batches):
-            return self._numpy_probabilities(super().predict(x, *args, **kwargs))
+            return self._numpy_probabilities(super().predict(x, batch_size=batch_size, **kwargs))
         kwargs.setdefault("verbose", 0)
         data, steps = self._once(x.dataset())
-        logits = super().predict(data, *args, steps=steps, **kwargs)
+        logits = super().predict(data, steps=steps, **kwargs)
         probabilities = np.empty_like(logits)
         probabilities[np.concatenate(x.order())] = self._numpy_probabilities(logits)
         return probabilities
 
     def _numpy_probabilities(self, logits: np.ndarray) -> np.ndarray:
-        return keras.ops.convert_to_numpy(self.probabilities(logits))
+        """What `probabilities` gives, in the memory of the logits, of which there may be as many as classes."""
+        if self.multi_label:
+            return keras.ops.convert_to_numpy(self.probabilities(logits))
+        logits -= logits.max(axis=-1, keepdims=True)
+        np.exp(logits, out=logits)
+        logits /= logits.sum(axis=-1, keepdims=True)
+        return logits
+
+    def _own_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise InputError("expected token ids, as the model has no tokenizer, got texts; pass ids, or give it one")
+        return self.tokenizer
 
     def _checked(self, batches: Batches) -> Batches:
         self.check_single_label()
@@ -81,8 +158,16 @@ class TokenLoss(TrainingStep):
     A head says how hidden states become those that its backbone's output table is multiplied with, and with what bias.
     """
 
+    label_rank = 2  # one for each token
     few = False  # of the labels are to be predicted
-    for_texts: ClassVar[str]  # what to do with them instead of `predict`
+
+    def label_check(self) -> LabelCheck:
+        """What the labels of data may be: a token, or any number below 0."""
+        return LabelCheck(Ids(self.backbone.config.vocab_size, lowest=None), 2)
+
+    def data_check(self) -> DataCheck:
+        """See Fitting."""
+        return data_check(self.backbone, {"": self.label_check()})
 
     def output_states(self, hidden_states: tf.Tensor) -> tf.Tensor:
         """[B, T, D] -> [B, T, D]."""
@@ -119,7 +204,7 @@ class TokenLoss(TrainingStep):
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """See TrainingStep."""
         if self.sees_logits:
-            return super().sum_losses(inputs, tf.maximum(labels, 0), weights, training)
+            return super().sum_losses(inputs, _known(labels), weights, training)
         return self.sum_scored(self.backbone(inputs, training=training), labels, weights, training), None
 
     def sum_scored(
@@ -127,28 +212,25 @@ class TokenLoss(TrainingStep):
     ) -> tf.Tensor:
         """Sum of the weighted losses by what the backbone gives; cross-entropies unless another loss is given."""
         if loss is not None:
-            return weighted_sum(loss, tf.maximum(labels, 0), self.score(outputs, training=training), weights)
+            return weighted_sum(loss, _known(labels), self.score(outputs, training=training), weights)
+        if not is_ids(labels):
+            raise InputError(
+                f"expected labels as token ids [batch, length], got shape {labels.shape}; "
+                "pass a loss that takes a number for each token, as keras.losses.CategoricalCrossentropy"
+            )
         table = tf.convert_to_tensor(self.backbone.output_table.value)
         states = self.output_states(outputs["hidden_states"])
         settings = {"bias": self.output_bias, "few": self.few, "gradients": training}
         return summed_crossentropy(states, table, labels, weights, **settings)
 
-    def predict(self, x: Any, *args, **kwargs) -> np.ndarray:
-        """Keras's `predict`: logits [N, T, V] of inputs by name."""
-        if isinstance(x, Sequence | np.ndarray):
-            raise InputError(
-                f"expected a dict of {', '.join(self.input_names)} to predict the logits of, got a {type(x).__name__}; "
-                f"{self.for_texts}"
-            )
-        return super().predict(x, *args, **kwargs)
-
     def weights_of(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tf.Tensor:
         """See TrainingStep; what is not to be predicted weighs nothing."""
-        return tf.where(labels < 0, 0.0, super().weights_of(labels, sample_weight))
+        weights = super().weights_of(labels, sample_weight)
+        return tf.where(labels < 0, 0.0, weights) if is_ids(labels) else weights
 
     def seen_by_metrics(self, labels: tf.Tensor, sample_weight: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """See TrainingStep; what is not to be predicted is some token of weight 0."""
-        return tf.maximum(labels, 0), self.weights_of(labels, sample_weight)
+        return _known(labels), self.weights_of(labels, sample_weight)
 
     def inputs_of(self, token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the model takes of rows without padding."""
@@ -185,7 +267,7 @@ class CausalLM(TokenLoss, Generating, heads.CausalLM):
     """Predicts the next token and continues texts; see `models.heads.CausalLM` and `generation.generating`."""
 
     batches_class = Windows
-    for_texts = "call generate to continue texts"
+    for_texts = "call generate to continue texts, or read them with kf.data.language_modelling to train"
 
 
 @keras.saving.register_keras_serializable("kerasformer")
@@ -193,7 +275,7 @@ class MaskedLM(TokenLoss, heads.MaskedLM):
     """Predicts hidden tokens from those around them; see `models.heads.MaskedLM`."""
 
     batches_class = MaskedWindows
-    for_texts = "call model.tokenizer.in_graph()(texts) to get them"
+    for_texts = "call model.tokenizer.in_graph()(texts), or read them with kf.data.masked_language_modelling to train"
     few = True
 
     def output_states(self, hidden_states: tf.Tensor) -> tf.Tensor:
@@ -209,3 +291,8 @@ class MaskedLM(TokenLoss, heads.MaskedLM):
         """See TokenLoss."""
         segment_ids, padding_mask = tf.zeros_like(token_ids), tf.ones_like(token_ids)
         return {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
+
+
+def _known(labels: tf.Tensor) -> tf.Tensor:
+    """Labels of which those that are not to be predicted are some token."""
+    return tf.maximum(labels, 0) if is_ids(labels) else labels

@@ -28,6 +28,7 @@ class GPT(Model):
 
     config_class = GPTConfig
     input_names = ("token_ids", "padding_mask")
+    optional_inputs = ("padding_mask",)
     table = TABLE
     tokenizer_class = BPE
     presets = PRESETS
