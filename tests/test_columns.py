@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from kerasformer.errors import InputError
-from kerasformer.generation.arguments import prompt_rows
 from kerasformer.text.columns import holds_texts, text_columns
 
 TEXTS = ["a cat", "dögs", ""]
@@ -62,7 +61,6 @@ CONTAINERS = {
 def test_texts(make):
     assert holds_texts(make(TEXTS))
     assert text_columns(make(TEXTS)) == (TEXTS, None)
-    assert prompt_rows(make(TEXTS)) == (TEXTS, False, True)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +85,6 @@ def test_pairs(pairs):
 def test_one_text(text):
     assert holds_texts(text)
     assert text_columns(text) == (["a cat"], None)
-    assert prompt_rows(text) == (["a cat"], True, True)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +110,6 @@ def test_what_is_no_text(texts, message):
 @pytest.mark.parametrize("values", [None, 3, np.zeros((2, 3)), [[1, 2]], {"token_ids": [[1]]}, tf.constant([1])])
 def test_what_holds_no_texts(values):
     assert not holds_texts(values)
-
-
-@pytest.mark.parametrize("prompts", [bytearray(b"abc"), [bytearray(b"abc")], {"a": 1}, ["a", None], ["a", [1]], 3])
-def test_what_is_no_prompt(prompts):
-    with pytest.raises(InputError, match="expected texts or lists of token ids as prompts"):
-        prompt_rows(prompts)
 
 
 def test_a_classifier_takes_texts_and_names(classifier):

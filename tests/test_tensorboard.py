@@ -230,6 +230,24 @@ def test_many_classes_fit_a_picture(classes):
     assert near(picture, DARK).sum() >= classes
 
 
+def test_of_many_classes_those_of_most_mistakes_are_shown():
+    """The picture does not grow with them, and shares are of all examples of a class."""
+    classes = 5000
+    truth = np.repeat(np.arange(classes), 2)
+    probabilities = np.zeros((2 * classes, classes), np.float32)
+    predicted = truth.copy()
+    predicted[[14, 15]] = 4999  # both examples of class 7
+    predicted[8000] = 7  # and one of class 4000
+    probabilities[np.arange(2 * classes), predicted] = 1
+    many = Report([f"class {i}" for i in range(classes)], truth, probabilities)
+    assert set(many.most_mistaken(3)) == {7, 4000, 4999}
+    assert many.confusion_of(np.array([7, 4000, 4999])).tolist() == [[0, 0, 2], [1, 1, 0], [0, 0, 2]]
+    picture = confusion_image(many)
+    assert picture.shape == confusion_image(report(100, "class {}00")).shape
+    assert max(picture.shape) < 2000
+    assert (picture == PALE).all(axis=-1).any() and (picture == DARK).all(axis=-1).any()
+
+
 def test_large_counts_stay_in_their_cell():
     def picture(size):
         truth = np.zeros(size, int)

@@ -24,7 +24,7 @@ POOL = 50
 STRIDE = 16
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Batches:
     """Encoded examples and the order in which a model sees them.
 
@@ -51,7 +51,7 @@ class Batches:
     shuffle: bool = False
     seed: int = 0
     augment: Augment | None = None
-    lengths: np.ndarray = field(init=False, repr=False)
+    lengths: np.ndarray = field(init=False)
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -59,6 +59,12 @@ class Batches:
         if self.seed < 0:
             raise InputError(f"expected a seed of 0 or more, got {self.seed}; raise it")
         object.__setattr__(self, "lengths", np.diff(self.encoded.offsets))
+
+    def __repr__(self) -> str:
+        classes = "" if self.labels is None else f", {len(self.labels):,} labels"
+        return (
+            f"Batches({len(self.lengths):,} texts{classes}, max_length={self.max_length}, batch_size={self.batch_size})"
+        )
 
     def __len__(self) -> int:
         """Batches of an epoch."""

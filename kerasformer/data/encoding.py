@@ -76,6 +76,8 @@ def encode(
     Raises:
         InputError: no label or one outside `labels`, or a `max_length` above the model's.
     """
+    if not isinstance(tokenizer, Tokenizer):
+        raise InputError(f"expected a tokenizer, as model.tokenizer, got a {type(tokenizer).__name__}; pass one")
     limit = tokenizer.max_positions
     if limit is not None and max_length > limit:
         raise InputError(f"expected a max_length of at most {limit}, the model's, got {max_length}; lower it")

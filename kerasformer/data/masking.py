@@ -103,6 +103,9 @@ class MaskedWindows:
         self._training, self._fixed = (Masking(tokenizer, seed=2 * windows.seed + i, **settings) for i in range(2))
         self._frame = tokenizer.frame
 
+    def __repr__(self) -> str:
+        return f"MaskedWindows({self.tokens:,} tokens, max_length={self.max_length}, batch_size={self.batch_size})"
+
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the token ids."""
         return self.windows.tokenizer()

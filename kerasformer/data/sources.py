@@ -28,7 +28,7 @@ KINDS = ".csv, .tsv, .jsonl, .ndjson, .json (each also as .gz), .parquet, or a f
 Source = str | os.PathLike[str] | tuple | list
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Examples:
     """Texts, their labels and where each came from ("news.csv:17"), in step.
 
@@ -41,6 +41,10 @@ class Examples:
     labels: list[str] | None
     origins: list[str]
     skipped: int = 0
+
+    def __repr__(self) -> str:
+        what = "texts" if self.text_pairs is None else "pairs of texts"
+        return f"Examples({len(self):,} {what}{'' if self.labels is None else ', labelled'})"
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -103,6 +103,9 @@ class Windows:
             for array in self._arrays
         ]
 
+    def __repr__(self) -> str:
+        return f"Windows({self.tokens:,} tokens, max_length={self.max_length}, batch_size={self.batch_size})"
+
     @property
     def vocab_size(self) -> int:
         """Of the tokenizer that made the token ids."""

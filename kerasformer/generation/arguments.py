@@ -1,13 +1,12 @@
 """What `generate` and `stream` are given, checked: every complaint says what was expected, what came and what to do."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from kerasformer.errors import InputError
 from kerasformer.generation.sampling import INT32, Rules
-from kerasformer.text.columns import as_list, as_text
 
 Prompt = str | Sequence[int]
 LARGEST = 1e30  # of a float: far below float32's own, and beyond what makes a difference
@@ -78,21 +77,21 @@ def prompt_rows(prompts: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool,
     Raises:
         InputError: none, or something else than texts or lists of ids.
     """
-    prompts = as_text(as_list(prompts), "prompt")
+    if isinstance(prompts, np.ndarray):
+        prompts = prompts.tolist()
     if isinstance(prompts, str):
         return [prompts], True, True
-    given = list(prompts) if isinstance(prompts, Iterable) and not isinstance(prompts, bytearray | Mapping) else []
-    given = [as_text(as_list(prompt), f"prompts[{i}]") for i, prompt in enumerate(given)]
+    given = list(prompts) if isinstance(prompts, Iterable) else []
     if given and all(isinstance(prompt, str) for prompt in given):
         return given, False, True
     if given and _are_ids(given):
         return [given], True, False
-    is_rows = all(isinstance(row, Sequence) and not isinstance(row, str | bytearray) and _are_ids(row) for row in given)
-    if not given or not is_rows:
+    rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in given]
+    if not rows or not all(isinstance(row, Sequence) and not isinstance(row, str) and _are_ids(row) for row in rows):
         raise InputError(
             f"expected texts or lists of token ids as prompts, got {(given or prompts)!r:.60}; pass one kind of them"
         )
-    return given, False, False
+    return rows, False, False
 
 
 def fitted(row: list[int], max_new_tokens: int, positions: int, truncate: bool) -> list[int]:

@@ -42,9 +42,10 @@ def export(model: Head, folder: str | os.PathLike, **options) -> Path:
         raise InputError(f"expected a folder for the versions of a model, got the file {files[0]}; name another")
     kind = next((kind for head, kind in SERVED.items() if isinstance(model, head)), None)
     if kind is None:
+        advice = "pass one of its heads" if hasattr(model, "heads") else "train one of those on it first"
         raise InputError(
-            f"expected a model of {' or '.join(head.task for head in SERVED)} to export, got one of {model.task}; "
-            "train one of those on it first"
+            f"expected a model of {' or '.join(head.task for head in SERVED)} to export, "
+            f"got one of {getattr(model, 'task', type(model).__name__)}; {advice}"
         )
     if foreign := sorted(options.keys() - kind.options):
         raise InputError(

@@ -9,6 +9,7 @@ Shapes: N examples, C classes.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from kerasformer.data.batches import Batches
 from kerasformer.data.masking import MaskedWindows
 from kerasformer.data.windows import Windows
+from kerasformer.errors import InputError
 from kerasformer.training.averages import averaged
 
 
@@ -33,16 +35,36 @@ class Report:
     truth: np.ndarray
     probabilities: np.ndarray
 
-    @property
+    @cached_property
     def predicted(self) -> np.ndarray:
+        """[N] class ids."""
         return self.probabilities.argmax(axis=1)
 
     @property
     def confusion(self) -> np.ndarray:
         """Counts [C, C]: true class by predicted class."""
-        counts = np.zeros([len(self.labels)] * 2, np.int64)
-        np.add.at(counts, (self.truth, self.predicted), 1)
+        return self.confusion_of(np.arange(len(self.labels)))
+
+    def confusion_of(self, classes: np.ndarray) -> np.ndarray:
+        """Counts [K, K] of some classes, by their ids [K]: true class by predicted class."""
+        places = np.full(len(self.labels), -1)
+        places[classes] = np.arange(len(classes))
+        truth, predicted = places[self.truth], places[self.predicted]
+        shown = (truth >= 0) & (predicted >= 0)
+        counts = np.zeros([len(classes)] * 2, np.int64)
+        np.add.at(counts, (truth[shown], predicted[shown]), 1)
         return counts
+
+    @property
+    def support(self) -> np.ndarray:
+        """Examples [C] of each class."""
+        return np.bincount(self.truth, minlength=len(self.labels))
+
+    def most_mistaken(self, count: int) -> np.ndarray:
+        """The ids of the classes that are most often missed or wrongly predicted, in the order of the labels."""
+        wrong = self.predicted != self.truth
+        mistakes = sum(np.bincount(ids[wrong], minlength=len(self.labels)) for ids in (self.truth, self.predicted))
+        return np.sort(np.argsort(-mistakes, kind="stable")[:count])
 
     @property
     def loss(self) -> float:
@@ -51,15 +73,17 @@ class Report:
 
     @property
     def accuracy(self) -> float:
+        """Fraction of the examples whose class is predicted."""
         return float((self.predicted == self.truth).mean())
 
     @property
     def macro_f1(self) -> float:
         """Mean F1 of the classes that occur, in truth or in prediction."""
-        counts = self.confusion
-        occurrences = counts.sum(axis=0) + counts.sum(axis=1)  # 2 TP + FP + FN of each class
+        classes = len(self.labels)
+        occurrences = self.support + np.bincount(self.predicted, minlength=classes)  # 2 TP + FP + FN of each class
+        hits = np.bincount(self.truth[self.predicted == self.truth], minlength=classes)
         occurs = occurrences > 0
-        return float((2 * counts.diagonal()[occurs] / occurrences[occurs]).mean())
+        return float((2 * hits[occurs] / occurrences[occurs]).mean())
 
     @property
     def mistakes(self) -> np.ndarray:
@@ -80,6 +104,11 @@ class Evaluation(keras.callbacks.Callback):
 
     def __init__(self, batches: Batches):
         super().__init__()
+        if not isinstance(batches, Batches) or batches.label_ids is None:
+            found = "unlabelled Batches" if isinstance(batches, Batches) else f"a {type(batches).__name__}"
+            raise InputError(
+                f"expected labelled Batches to evaluate on, got {found}; read them with kf.data.classification"
+            )
         self.batches = batches
         self.report: Report | None = None
 
@@ -119,6 +148,11 @@ class Perplexity(keras.callbacks.Callback):
 
     def __init__(self, windows: Windows | MaskedWindows, batches: int | None = None):
         super().__init__()
+        if not isinstance(windows, Windows | MaskedWindows):
+            raise InputError(
+                f"expected Windows or MaskedWindows to evaluate on, got a {type(windows).__name__}; "
+                "read them with kf.data.language_modelling"
+            )
         self.windows, self.batches = windows, batches
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

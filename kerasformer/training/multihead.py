@@ -196,10 +196,11 @@ def _sums(weights: Labels) -> tf.Tensor:
 
 
 def _check(heads: Mapping[str, Classifier | TokenLoss]) -> None:
-    if not heads:
-        raise InputError("expected at least one head, got none; make some on a backbone")
+    if not isinstance(heads, Mapping) or not heads:
+        found = "none" if isinstance(heads, Mapping | None) else f"a {type(heads).__name__}"
+        raise InputError(f"expected at least one head by name, got {found}; pass a dict of heads on a backbone")
     for name, head in heads.items():
-        if not name.isidentifier() or f"{name}_loss" in STEP_LOGS:
+        if not isinstance(name, str) or not name.isidentifier() or f"{name}_loss" in STEP_LOGS:
             raise InputError(f"expected heads with names of letters, digits and _, got {name!r}; rename it")
         if not isinstance(head, Classifier | TokenLoss):
             raise InputError(f"expected a Classifier, MaskedLM or CausalLM as {name!r}, got {head!r}; make one of them")

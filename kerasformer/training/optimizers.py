@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasformer.config import Training
@@ -166,8 +167,12 @@ def common(
         **shape: what the schedule alone has: `power` of "polynomial", `decay_share` of "wsd".
 
     Raises:
-        InputError: a warm-up that is longer than the run.
+        InputError: steps that are no number, an unknown schedule, or a warm-up that is longer than the run.
     """
+    if not isinstance(steps, int | float | np.number) or not steps > 0:
+        raise InputError(f"expected steps as a number above 0, got {steps!r}; pass the length of the run")
+    if schedule not in SCHEDULES:
+        raise InputError(f"expected a schedule of {', '.join(SCHEDULES)}, got {schedule!r}; name one")
     warmup_steps = round(warmup * steps) if warmup < 1 else round(warmup)
     if warmup_steps > steps:
         raise InputError(f"expected a warmup of at most the run's {steps} steps, got {warmup_steps}; lower it")

@@ -54,8 +54,8 @@ class TrainingStep(Fitting):
                 f"expected loss_weights as one number above 0, as the model has one loss, got {loss_weights!r}; "
                 "give a number, or train several heads in a kf.MultiHead"
             )
-        if accumulate < 1:
-            raise InputError(f"expected accumulate of at least 1, got {accumulate}; raise it")
+        if not isinstance(accumulate, int) or accumulate < 1:
+            raise InputError(f"expected accumulate as a whole number of at least 1, got {accumulate!r}; change it")
         with self.distribute_strategy.scope():
             super().compile(*args, jit_compile=False, **kwargs)
             self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice

@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 from tensorboard.plugins.hparams import api as hparams
 
+from kerasformer.errors import InputError
 from kerasformer.training.averages import averaged
 from kerasformer.training.evaluation import Evaluation, Report
 from kerasformer.training.faults import may_be_lost
@@ -19,7 +20,8 @@ from kerasformer.training.optimizers import steps_made
 
 SHOWN_MISTAKES = 20
 BAR = "\\|"  # within a Markdown table
-PICTURE = 1200  # pixels that the confusion matrix may take each way, if its classes are few enough
+PICTURE = 1200  # pixels that the confusion matrix may take each way
+CLASSES, WORST = 300, 100  # of more classes, the confusion matrix is of those that are mistaken most
 PALE, DARK = np.array([239, 243, 248]), np.array([16, 78, 139])  # cells of no example and of a class's every one
 
 
@@ -44,6 +46,10 @@ class TensorBoard(keras.callbacks.Callback):
         sample_tokens: int = 100,
     ):
         super().__init__()
+        if not isinstance(evaluation, Evaluation | None):
+            raise InputError(
+                f"expected a kf.callbacks.Evaluation as evaluation, got a {type(evaluation).__name__}; make one"
+            )
         self.folder = Path(folder) / "tensorboard"
         self.evaluation, self.hyperparameters = evaluation, dict(hyperparameters or {})
         self.prompts, self.sample_tokens = list(prompts), sample_tokens
@@ -123,20 +129,24 @@ class TensorBoard(keras.callbacks.Callback):
 def confusion_image(report: Report) -> np.ndarray:
     """The confusion matrix as a picture, uint8 [height, width, 3]: the darker, the larger the share of its true class.
 
-    Counts, then labels are left out where there are too many classes for them to be legible.
+    Of many classes, those of most mistakes are shown. Counts, then labels are left out where there are too many classes
+    for them to be legible.
     """
-    counts, classes = report.confusion, len(report.labels)
+    many = len(report.labels) > CLASSES
+    shown = report.most_mistaken(WORST) if many else np.arange(len(report.labels))
+    counts, classes = report.confusion_of(shown), len(shown)
     cell = min(56, max(2, PICTURE // classes))
     font = ImageFont.load_default(size=min(14, max(9, cell // 3)))
-    labels = [_drawn(str(label), place) for place, label in enumerate(report.labels)] if cell >= 12 else []
+    labels = [_drawn(str(report.labels[place]), place) for place in shown] if cell >= 12 else []
     margin = 16 + int(max(map(font.getlength, labels), default=0))
     title, top = "rows: true, columns: predicted", margin + 28
+    title += f"; the {WORST} classes of most mistakes, of {len(report.labels):,}" if many else ""
     width = margin + cell * classes + 8
     image = Image.new("RGB", (max(width, 16 + int(font.getlength(title))), top + cell * classes + 8), "white")
     draw = ImageDraw.Draw(image)
     draw.text((8, 6), title, "gray", font)
 
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = counts / np.maximum(report.support[shown, None], 1)
     cells = (PALE + shares[..., None] * (DARK - PALE)).round().astype(np.uint8)  # [C, C, 3]
     cells = cells.repeat(cell, axis=0).repeat(cell, axis=1)
     if labels:
@@ -172,6 +182,7 @@ def mistakes_table(report: Report, texts: Sequence[str]) -> str:
     for i in report.mistakes[:SHOWN_MISTAKES]:
         predicted = report.predicted[i]
         probability = f"{report.probabilities[i, predicted]:.3f}"
-        cells = report.labels[report.truth[i]], report.labels[predicted], probability, " ".join(texts[i].split())[:200]
+        named = (str(report.labels[place])[:100] for place in (report.truth[i], predicted))
+        cells = *named, probability, " ".join(texts[i].split())[:200]
         rows.append(f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |")
     return "\n".join(rows) if len(rows) > 2 else "no mistakes"
