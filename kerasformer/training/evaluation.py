@@ -89,7 +89,7 @@ class Report:
     def mistakes(self) -> np.ndarray:
         """Indices of the misclassified examples, the surest mistake first."""
         wrong = np.flatnonzero(self.predicted != self.truth)
-        return wrong[np.argsort(-self.probabilities[wrong].max(axis=1), kind="stable")]
+        return wrong[np.argsort(-self.probabilities[wrong, self.predicted[wrong]], kind="stable")]
 
     def figures(self) -> dict[str, float]:
         """Loss, accuracy and macro F1 by name."""
@@ -113,6 +113,7 @@ class Evaluation(keras.callbacks.Callback):
         self.report: Report | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.report = None  # whose probabilities may be gigabytes
         with averaged(self.model):
             self.report = Report(self.batches.labels, self.batches.label_ids, self.model.predict(self.batches))
         if logs is not None:
