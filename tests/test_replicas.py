@@ -18,7 +18,12 @@ def answers(environments: list[dict[str, str]], folder: Path) -> list[dict]:
     common = os.environ | {"PYTHONPATH": str(SCRIPT.parent.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, SCRIPT, folder]
     processes = [subprocess.Popen(command, env=common | own, stdout=subprocess.PIPE) for own in environments]
-    return [json.loads(process.communicate(timeout=300)[0].splitlines()[-1]) for process in processes]
+    try:
+        return [json.loads(process.communicate(timeout=600)[0].splitlines()[-1]) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -164,10 +164,10 @@ def log(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(folder, log):
-    with running(folder, log) as (process, url), httpx.Client(base_url=url, timeout=30) as client:
+    with running(folder, log) as (process, url), httpx.Client(base_url=url, timeout=120) as client:
         yield client
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
         assert "Traceback" not in log.read_text()
 
 
@@ -279,7 +279,7 @@ def test_a_stopped_server_finishes_its_requests(folder, tmp_path):
     with running(tmp_path / "models", tmp_path / "stderr") as (process, url):
         host, port = httpx.URL(url).host, httpx.URL(url).port
         body = b'{"instances": ["a"], "signature_name": "one"}'
-        with socket.create_connection((host, port), timeout=30) as connection:
+        with socket.create_connection((host, port), timeout=120) as connection:
             connection.sendall(
                 b"POST /v1/models/warm:predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
                 b"Content-Length: %d\r\n\r\n" % len(body)
@@ -288,11 +288,11 @@ def test_a_stopped_server_finishes_its_requests(folder, tmp_path):
             process.terminate()
             with pytest.raises(ConnectionRefusedError):
                 while True:
-                    socket.create_connection((host, port), timeout=30).close()
+                    socket.create_connection((host, port), timeout=120).close()
             connection.sendall(body)
             answer = b"".join(iter(lambda: connection.recv(9999), b""))
         assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b'{"predictions": ["A"]}\n')
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
 
 
 def test_a_folder_without_models_is_refused(tmp_path):

@@ -184,7 +184,7 @@ def stop(number, frame):
     sys.exit(143)
 signal.signal(signal.SIGTERM, stop)
 (folder / f"ready{index}").touch()
-time.sleep(60)
+time.sleep(300)
 """
 
 
@@ -200,5 +200,5 @@ def test_a_signal_to_a_launch_leaves_workers_the_time_to_save(tmp_path):
     while not all((tmp_path / f"ready{index}").exists() for index in (0, 1)):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 143
+    assert process.wait(timeout=120) == 143
     assert (tmp_path / "saved0").exists() and (tmp_path / "saved1").exists()

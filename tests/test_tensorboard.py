@@ -33,7 +33,7 @@ def server(run, tmp_path_factory):
     log = tmp_path_factory.mktemp("tensorboard") / "log.txt"
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while not (found := re.search(r"at (http://\S+?/) ", log.read_text())):
                 assert process.poll() is None and time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
@@ -49,7 +49,7 @@ def get(server):
     def ask(plugin, route, body=None, **query):
         address = f"{server}data/plugin/{plugin}/{route}?{urlencode(query)}"
         body = body and json.dumps(body).encode()
-        with direct.open(Request(address, body, {"Content-Type": "application/json"}), timeout=30) as response:
+        with direct.open(Request(address, body, {"Content-Type": "application/json"}), timeout=120) as response:
             return response.read()
 
     def loaded():
@@ -57,7 +57,7 @@ def get(server):
             return False
         return len(scalars(ask, TRAIN, "loss")) == EPOCHS * STEPS and len(scalars(ask, VALIDATION, "loss")) == EPOCHS
 
-    direct, deadline = build_opener(ProxyHandler({})), time.monotonic() + 60
+    direct, deadline = build_opener(ProxyHandler({})), time.monotonic() + 300
     while not loaded():
         assert time.monotonic() < deadline
         time.sleep(0.2)
