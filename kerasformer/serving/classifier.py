@@ -51,9 +51,8 @@ class ServedClassifier(Served):
         def text(**texts):
             texts = check_shapes(1, texts)
             inputs = self.tokenizer(*(texts[name] for name in self.text_names), max_length=self.max_length)
-            missing = tf.cast(
-                tf.size(texts["text"]) == 0, tf.int32
-            )  # no texts make [0, 0]; the model looks at position 0
+            # No texts make [0, 0], and the model looks at position 0.
+            missing = tf.cast(tf.size(texts["text"]) == 0, tf.int32)
             return self.classify({name: tf.pad(ids, [[0, 0], [0, missing]]) for name, ids in inputs.items()})
 
         def token_ids(**inputs):

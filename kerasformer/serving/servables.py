@@ -145,7 +145,8 @@ class Servables:
     """
 
     def __init__(self, *, xla: bool = False):
-        if xla or not disable_xla():
+        self._disabled_xla = not xla and disable_xla()
+        if not self._disabled_xla:
             _log.warning(
                 "XLA stays on here, where TF Serving has it off: `kerasformer check` finds models that need it"
             )
@@ -193,11 +194,12 @@ class Servables:
             self._retire(version)
 
     def close(self) -> None:
-        """Unload every version, and give the process its XLA back."""
+        """Unload every version, and switch XLA on again if it was switched off here."""
         for name in self.names():
             for number in self.in_service(name):
                 self.unload(name, number)
-        enable_xla()
+        if self._disabled_xla:
+            enable_xla()
 
     def _retire(self, version: Version) -> None:
         with self._lock:

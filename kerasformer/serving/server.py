@@ -166,6 +166,7 @@ def serve(
                 server.start()
                 if block:
                     server.wait()
+                    server.stop()  # unless another thread has
             except KeyboardInterrupt:
                 if not owns_process:
                     raise
@@ -199,7 +200,7 @@ def _signals_interrupt() -> Iterator[None]:
 def _bind(host: str, port: int) -> socket.socket:
     """A socket that holds the port without listening: a client is refused, and can retry, while models load."""
     if not isinstance(port, int) or not 0 <= port < 2**16:
-        raise InputError(f"expected a port from 0 to 65535, got {port}: choose another rest_port (--rest-port)")
+        raise InputError(f"expected a port from 0 to 65535, got {port!r}: choose another rest_port (--rest-port)")
     listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
