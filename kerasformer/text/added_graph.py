@@ -37,7 +37,9 @@ class AddedTokens(tf.Module):
             )
         stages = [(tf.identity, [p for p in patterns if not p.token.normalized])]
         stages += [(normalize, [p for p in patterns if p.token.normalized])]
-        self._stages = [(before, _Matches(found)) for before, found in stages if found]
+        self._stages = [
+            (before, _Matches(found)) for before, found in stages if any(p.token_id is not None for p in found)
+        ]
 
     def __call__(self, text: tf.Tensor, tokenize: Callable[[tf.Tensor], tf.RaggedTensor]) -> tf.RaggedTensor:
         """Token ids int32 [B, None] of texts [B].
