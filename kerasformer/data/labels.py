@@ -20,7 +20,7 @@ def label_texts(labels: Sequence[Any]) -> list[Any]:
         # pandas makes floats of whole numbers beside an empty cell
         return str(int(label)) if isinstance(label, float | np.floating) and label.is_integer() else label
 
-    return list(labels) if all(type(label) is str for label in labels) else [text(label) for label in labels]
+    return list(labels) if set(map(type, labels)) == {str} else [text(label) for label in labels]
 
 
 def find_missing_label(labels: Sequence[Any], origins: Sequence[str], given: str, named: bool) -> str | None:
@@ -39,8 +39,10 @@ def find_missing_label(labels: Sequence[Any], origins: Sequence[str], given: str
         return None if given == "none" else given
     if named:
         return UNLABELLED
+    if UNLABELLED not in labels:
+        return None
     found = {label for label in labels if isinstance(label, str)}
-    if UNLABELLED not in found or found - {UNLABELLED} != set(map(str, range(len(found) - 1))) or len(found) < 3:
+    if found - {UNLABELLED} != set(map(str, range(len(found) - 1))) or len(found) < 3:
         return None
     if len(found) == 3:
         origin = origins[list(labels).index(UNLABELLED)]

@@ -200,7 +200,7 @@ def _usable(name: str, raw: Raw, missing: str, bad: BadRows) -> Examples:
         fields["label"] = label_texts(fields["label"])
         mark = find_missing_label(fields["label"], raw.origins, missing, raw.classes is not None)
     for field, values in fields.items():
-        found = {row: fault for row, value in enumerate(values) if not _is_plain(value) and (fault := _fault(value))}
+        found = {row: fault for row in _not_plain(values) if (fault := _fault(values[row]))}
         if field == "label" and mark is not None:
             found |= {row: f"is {mark}, which stands for none ({KEEP})" for row, v in enumerate(values) if v == mark}
         if found and not bad.skips:
@@ -212,15 +212,20 @@ def _usable(name: str, raw: Raw, missing: str, bad: BadRows) -> Examples:
         faults = {row: f"the {spoken(field)} {fault}" for row, fault in found.items()} | faults
     for row in sorted(faults):
         bad.add(raw.origins[row], faults[row])
-    kept = [row for row in range(len(raw.origins)) if row not in faults]
-    bad.report(name, len(kept))
     examples = Examples(fields["text"], fields.get("text_pair"), fields.get("label"), raw.origins)
-    return replace(examples.take(kept) if faults else examples, skipped=len(bad))
+    if faults:
+        examples = examples.take([row for row in range(len(examples)) if row not in faults])
+    bad.report(name, len(examples))
+    return replace(examples, skipped=len(bad))
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether a value is a text of ASCII characters to learn from: the most common case, told soon."""
-    return type(value) is str and value.isascii() and "\0" not in value and bool(value.strip())
+def _not_plain(values: list[Any]) -> list[int]:
+    """Indices of all values but ASCII texts to learn from, the most common case, which is told soon."""
+    return [
+        row
+        for row, value in enumerate(values)
+        if type(value) is not str or not value.isascii() or "\0" in value or not value.strip()
+    ]
 
 
 def _fault(value: Any) -> str | None:

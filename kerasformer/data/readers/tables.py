@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _CANDIDATES = (",", "\t", ";", "|")
+_LONGEST_HEADER = 2**20  # characters
 _NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 _FROM_EXCEL = re.compile(r'"?sep=([^\r\n])"?(?:\r\n|\r|\n)', re.IGNORECASE)  # its own first line
 
@@ -61,9 +62,10 @@ def read_table(path: Path, reading: Reading) -> Raw:
 
 def _find_delimiter(text: str, usual: str, reading: Reading) -> str:
     """The separator with which the header has the wanted columns, if there is one; else the usual one."""
+    beginning = text[:_LONGEST_HEADER]
 
     def fits(delimiter: str) -> bool:
-        return any(has_columns(_header(text, delimiter, quoted), reading.columns) for quoted in (True, False))
+        return any(has_columns(_header(beginning, delimiter, quoted), reading.columns) for quoted in (True, False))
 
     if fits(usual):
         return usual
