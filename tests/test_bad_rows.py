@@ -93,7 +93,7 @@ def test_what_is_no_row_is_not_skipped(tmp_path):
     (tmp_path / "a.csv").write_text(f'text,label\n{GOOD}"open,a\n')
     with pytest.raises(InputError, match="close every quote"):
         read_examples(tmp_path / "a.csv", on_bad="skip")
-    with pytest.raises(InputError, match="expected on_bad as stop or skip, got 'ignore'"):
+    with pytest.raises(InputError, match="expected on_bad as few or skip or stop, got 'ignore'"):
         read_examples(["a"], label=None, on_bad="ignore")
 
 
@@ -106,7 +106,7 @@ def test_texts_of_a_language_model_are_left_out_alike(tmp_path, caplog):
     assert len(list(Texts([path], validation=0, on_bad="skip").pieces())) == 9
     [said] = caplog.messages
     assert "left out 3 of 12 rows: the text is missing: 1" in said and "found none among 'body': 1" in said
-    with pytest.raises(InputError, match="expected on_bad as stop or skip"):
+    with pytest.raises(InputError, match="expected on_bad as few or skip or stop"):
         Texts([path], on_bad="ignore")
 
 
@@ -157,3 +157,30 @@ def test_long_lists_are_cut_in_messages():
     assert listed(["a", "b"]) == "a, b"
     assert listed(list("abc"), 2) == "a, b, ... and 1 other"
     assert listed(list(map(str, range(10_000)))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... and 9,990 others"
+
+
+def test_a_few_of_many_rows_are_left_out_unless_one_says_otherwise(tmp_path, caplog):
+    rows = [f"text {i},{'ab'[i % 2]}" for i in range(1000)]
+    rows[500] = ",a"
+    (tmp_path / "many.csv").write_text("\n".join(["text,label", *rows, ",", ""]))
+    examples = read_examples(tmp_path / "many.csv")
+    assert (len(examples), examples.skipped) == (999, 1)
+    [said] = caplog.messages
+    assert said.endswith(f"left out 1 of 1,000 rows: the text is blank: 1 ({tmp_path}/many.csv:502)")
+    with pytest.raises(InputError, match="many.csv:502: the text is blank; 1 of 1000 examples have no usable text"):
+        read_examples(tmp_path / "many.csv", on_bad="stop")
+    rows[:20] = [",a"] * 20  # two in a hundred
+    (tmp_path / "many.csv").write_text("\n".join(["text,label", *rows]))
+    with pytest.raises(InputError, match="many.csv:2: the text is blank; 21 of 1000 examples have no usable text"):
+        read_examples(tmp_path / "many.csv")
+    assert read_examples(tmp_path / "many.csv", on_bad="skip").skipped == 21
+
+
+def test_a_few_records_of_a_corpus_are_left_out(tmp_path, caplog):
+    lines = [json.dumps({"text": f"text {i}"}) for i in range(300)]
+    (tmp_path / "corpus.jsonl").write_text("\n".join([*lines, "{", json.dumps({"text": None})]))
+    assert len(list(Texts([tmp_path / "corpus.jsonl"], validation=0).pieces())) == 300
+    assert "left out 2 of 302 rows" in caplog.text
+    (tmp_path / "corpus.jsonl").write_text("\n".join([*lines, *["{"] * 4]))
+    with pytest.raises(InputError, match="corpus.jsonl:301: expected one JSON object a line"):
+        list(Texts([tmp_path / "corpus.jsonl"], validation=0).pieces())

@@ -23,7 +23,7 @@ def tokenizer(arguments: list[str]) -> None:
         lowercase: bool = True,
         text_column: str = "text",
         encoding: str = "utf-8",
-        on_bad: OnBad = "stop",
+        on_bad: OnBad = "few",
     ) -> tuple:
         """Train a vocabulary.
 
@@ -33,7 +33,8 @@ def tokenizer(arguments: list[str]) -> None:
             lowercase: of wordpiece: make no difference between upper and lower case, and drop accents
             text_column: of the texts in JSON and .parquet
             encoding: of .txt and JSON without a byte order mark
-            on_bad: records that cannot be used are errors; or skip them, with a warning that counts them
+            on_bad: few leaves out up to one in a hundred records that cannot be used, with a warning that counts
+                them; skip up to half of all; with stop the first is an error
         """
         reading = {"text_column": text_column, "encoding": encoding, "on_bad": on_bad}
         return kind, files, output, vocab_size, lowercase, reading
@@ -76,7 +77,7 @@ def prepare(arguments: list[str]) -> None:
         text_column: str = "text",
         encoding: str = "utf-8",
         seed: int = 0,
-        on_bad: OnBad = "stop",
+        on_bad: OnBad = "few",
     ) -> dict:
         """Tokenize texts to train a language model on.
 
@@ -87,7 +88,8 @@ def prepare(arguments: list[str]) -> None:
             validation_files: files to hold out instead
             text_column: of the texts in JSON and .parquet
             encoding: of .txt and JSON without a byte order mark
-            on_bad: records that cannot be used are errors; or skip them, with a warning that counts them
+            on_bad: few leaves out up to one in a hundred records that cannot be used, with a warning that counts
+                them; skip up to half of all; with stop the first is an error
             seed: of the draw of documents
         """
         return locals()

@@ -51,8 +51,9 @@ class Data:
     """Of tables. csv: quotes enclose fields; none: they are characters; auto: csv, but with tabs as the file shows."""
     delimiter: str = "auto"
     """Of tables: one character, or tab; auto: comma or tab by the file's name, or what the header shows."""
-    on_bad: OnBad = "stop"
-    """Rows that cannot be used are errors; or skip them, with a warning that counts them."""
+    on_bad: OnBad = "few"
+    """few: up to one in a hundred rows that cannot be used are left out, and counted in a warning; skip: up to half
+    of all; stop: the first is an error."""
     max_length: int = 128
     """Longest input in tokens; longer texts are cut."""
     batch_size: int = 16

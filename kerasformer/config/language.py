@@ -29,8 +29,9 @@ class LanguageData:
     """What a document of a .txt file is."""
     text_column: str = "text"
     encoding: str = "utf-8"
-    on_bad: OnBad = "stop"
-    """Records that cannot be used are errors; or skip them, with a warning that counts them."""
+    on_bad: OnBad = "few"
+    """few: up to one in a hundred records that cannot be used are left out, and counted in a warning; skip: up to half
+    of all; stop: the first is an error."""
     order: Literal["random", "consecutive"] = "random"
     """random: windows start anywhere; consecutive: they lie end to end, each once an epoch."""
     batch_size: int = 16

@@ -23,7 +23,7 @@ MAY_MOVE = {"data.train", "data.validation", "data.tokenizer", "model.from_pretr
 Optimizer = Literal["adamw", "muon", "lamb", "adafactor", "lion", "sgd"]
 Schedule = Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "wsd", "one_cycle"]
 Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
-OnBad = Literal["stop", "skip"]
+OnBad = Literal["few", "skip", "stop"]
 
 
 @dataclass(frozen=True)

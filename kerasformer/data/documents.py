@@ -69,7 +69,7 @@ class Texts:
         documents: whether a .txt file is one document or each of its lines is. Blank lines are left out.
         text_column: of the texts in JSON and .parquet, where each record is a document. Blank ones are left out.
         encoding: of .txt and JSON without a byte order mark, which tells its own and is dropped.
-        on_bad: what is done about records without a text, or that cannot be read: stop, or skip them with a warning.
+        on_bad: what is done about records without a text, or that cannot be read; see `BadRows`.
 
     Raises:
         InputError: a value that cannot be.
@@ -82,7 +82,7 @@ class Texts:
     text_column: str = "text"
     encoding: str = "utf-8"
     seed: int = 0
-    on_bad: OnBad = "stop"
+    on_bad: OnBad = "few"
 
     def __post_init__(self):
         BadRows(self.on_bad)  # refuses other words

@@ -65,7 +65,7 @@ def read_examples(
     quoting: Quoting = "auto",
     delimiter: str = "auto",
     missing_label: str | int = "auto",
-    on_bad: OnBad = "stop",
+    on_bad: OnBad = "few",
 ) -> Examples:
     """Read every example of `source`, exactly as written: "NA", "nan" and "null" are texts like others.
 
@@ -82,8 +82,8 @@ def read_examples(
             separates the wanted columns in the header.
         missing_label: the label of rows that have none; "none" if there is no such label; auto: -1 where Parquet
             files name their classes, or where the other labels are 0, 1, 2 and so on.
-        on_bad: what is done about rows without a usable text, text pair or label, or that cannot be read: stop, or
-            skip them with a warning. More than half of the rows are not skipped.
+        on_bad: what is done about rows without a usable text, text pair or label, or that cannot be read: "few" leaves
+            out up to one in a hundred with a warning, "skip" up to half of all, and "stop" none.
 
     Raises:
         InputError: the source cannot be read, lacks a column, or an example lacks a usable text, text pair or label.
@@ -203,7 +203,7 @@ def _usable(name: str, raw: Raw, missing: str, bad: BadRows) -> Examples:
         found = {row: fault for row in _not_plain(values) if (fault := _fault(values[row]))}
         if field == "label" and mark is not None:
             found |= {row: f"is {mark}, which stands for none ({KEEP})" for row, v in enumerate(values) if v == mark}
-        if found and not bad.skips:
+        if found and not bad.skips and not bad.tolerates(len(found), len(values)):
             row = min(found)
             raise InputError(
                 f"{raw.origins[row]}: the {spoken(field)} {found[row]}; {len(found)} of {len(values)} examples have "

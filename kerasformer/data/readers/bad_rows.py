@@ -1,4 +1,4 @@
-"""Rows that nothing can be learnt from: the first one is an error, or all are left out and counted."""
+"""Rows that nothing can be learnt from: left out and counted, or the first one is an error."""
 
 import logging
 from typing import Any, get_args
@@ -8,6 +8,8 @@ from kerasformer.errors import InputError, listed
 
 logger = logging.getLogger(__name__)
 
+# The fraction of all rows that is left out at most. More than a few are rarely what the file's author meant.
+MOST: dict[OnBad, float] = {"few": 0.01, "skip": 0.5, "stop": 0.0}
 SKIP_FLAGS = '--data.on_bad skip of train, --on-bad skip of prepare and tokenizer, on_bad="skip" in Python'
 
 
@@ -15,20 +17,26 @@ class BadRows:
     """What is done with bad rows, and those that were left out.
 
     Args:
-        on_bad: stop: the first one is an error; skip: they are left out, unless they are more than half of all.
+        on_bad: few: they are left out, unless they are more than one in a hundred; skip: unless they are more than
+            half of all; stop: the first one is an error.
 
     Raises:
         InputError: another word.
     """
 
-    def __init__(self, on_bad: OnBad = "stop"):
+    def __init__(self, on_bad: OnBad = "few"):
         if on_bad not in get_args(OnBad):
             raise InputError(f"expected on_bad as {' or '.join(get_args(OnBad))}, got {on_bad!r}; choose one of them")
-        self.skips = on_bad == "skip"
+        self.skips, self._most = on_bad == "skip", MOST[on_bad]
+        self._first: str | None = None  # what is said of the first one
         self.origins: dict[str, list[str]] = {}  # of the rows that were left out, by the reason
 
     def __len__(self) -> int:
         return sum(map(len, self.origins.values()))
+
+    def tolerates(self, count: int, rows: int) -> bool:
+        """Whether so many of all rows may be left out."""
+        return count <= self._most * rows
 
     def add(self, origin: str, reason: str, remedy: str = "mend or remove it") -> None:
         """Leaves a row out.
@@ -36,8 +44,9 @@ class BadRows:
         Raises:
             InputError: bad rows are errors.
         """
-        if not self.skips:
-            raise InputError(f"{origin}: {reason}; {remedy}, or leave such rows out ({SKIP_FLAGS})")
+        self._first = self._first or f"{origin}: {reason}; {remedy}, or leave such rows out ({SKIP_FLAGS})"
+        if not self._most:
+            raise InputError(self._first)
         self.origins.setdefault(reason, []).append(origin)
 
     def report(self, name: str, kept: int) -> None:
@@ -47,13 +56,16 @@ class BadRows:
             kept: the number of rows that were not.
 
         Raises:
-            InputError: they are more than half of all.
+            InputError: they are more than are left out.
         """
         if not self:
             return
+        is_tolerated = self.tolerates(len(self), len(self) + kept)
+        if not (is_tolerated or self.skips):
+            raise InputError(self._first)
         reasons = [f"{reason}: {len(origins):,} ({listed(origins, 3)})" for reason, origins in self.origins.items()]
         told = f"{len(self):,} of {len(self) + kept:,} rows: {listed(reasons, 5, '; ')}"
-        if len(self) > kept:
+        if not is_tolerated:
             raise InputError(
                 f"{name}: expected usable rows, for the most part, found none in {told}; check that the file is read "
                 "as it was written (--data.delimiter, --data.quoting, --data.encoding), or mend it"
