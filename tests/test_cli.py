@@ -26,7 +26,8 @@ RECIPE = "from kerasformer.config import Data, Recipe, Train\nrecipe = Recipe('a
 TRAIN = "train recipe.py --data.train animals.csv --model.from_pretrained model"
 FILES = {
     "recipe.py": RECIPE,
-    "animals.csv": "text,label\n" + "the cat sat .,cat\na dog ran .,dog\n" * 10,
+    "animals.csv": "text,label\n"
+    + "the cat sat .,cat\na dog ran .,dog\nthe mat .,neither\n" * 10,  # the model's labels
     "empty.csv": "",
     "header.csv": "text,label\n",
     "columns.csv": "body,topic\na,cat\nb,dog\n",

@@ -138,6 +138,7 @@ def test_one_weight_a_row_is_that_of_its_tokens(tokens):
         (IDS, {"sample_weight": WEIGHTS[:2]}, "expected sample_weight of the 6 rows of the inputs, got 2"),
         (IDS, {"sample_weight": WEIGHTS * np.nan}, "expected sample_weight as finite numbers"),
         (IDS, {"class_weight": {"hen": 1.0}}, "expected class_weight by label or index, as 'cat' or 0, got 'hen'"),
+        (IDS, {"class_weight": "balanced"}, "expected class_weight as a dict by label or index, got 'balanced'"),
         (IDS, {"class_weight": {3: 1.0}}, "expected class_weight by label or index, as 'cat' or 0, got 3"),
         (IDS, {"class_weight": {0: -1.0}}, "expected a class_weight of 0 or more, got -1.0 for 0"),
         (IDS, {"class_weight": {0: 1}, "sample_weight": WEIGHTS}, "expected class_weight or sample_weight, got both"),

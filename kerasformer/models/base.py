@@ -188,6 +188,6 @@ def load(
         notes.append(f"it has no weights for {', '.join(fresh)}: they start fresh, so train before use")
     if left_out:
         more = f" and {len(left_out) - SHOWN_NAMES} more" if len(left_out) > SHOWN_NAMES else ""
-        notes.append(f"{', '.join(left_out[:SHOWN_NAMES])}{more} are of a head that is not used")
+        notes.append(f"it has tensors of a head that is not used, {', '.join(left_out[:SHOWN_NAMES])}{more}")
     if notes:
         logger.warning("%s: %s", folder, "; ".join(notes))

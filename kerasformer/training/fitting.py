@@ -289,14 +289,14 @@ class Fitting:
         with told_as_input_errors():
             return super().evaluate(x, y, **kwargs)
 
-    def predict(self, x: Any, batch_size: int | None = None, **kwargs) -> Any:
+    def predict(self, x: Any, batch_size: int | None = None, verbose: str | int = "auto", **kwargs) -> Any:
         """Keras's `predict`: logits of inputs by name.
 
         Raises:
             InputError: inputs that are not for this model.
         """
         with told_as_input_errors():
-            return super().predict(self.checked(x)[0], batch_size=batch_size, **kwargs)
+            return super().predict(self.checked(x)[0], batch_size=batch_size, verbose=verbose, **kwargs)
 
     def class_weights(self, class_weight: Mapping[int | str, float]) -> dict[int, float]:
         """The weight of each class by its index.

@@ -43,6 +43,8 @@ class Classifier(TrainingStep, heads.Classifier):
         Raises:
             InputError: a label that the model does not have, or a weight that is no number of 0 or more.
         """
+        if not isinstance(class_weight, Mapping):
+            raise InputError(f"expected class_weight as a dict by label or index, got {class_weight!r:.60}; pass one")
         places = {label: i for i, label in enumerate(self.labels)}
         weights = dict.fromkeys(range(len(self.labels)), 1.0)
         for key, weight in class_weight.items():
@@ -106,13 +108,14 @@ class Classifier(TrainingStep, heads.Classifier):
     def validation_set(self, batches: Batches) -> tf.data.Dataset:
         return self._checked(batches).dataset()
 
-    def predict(self, x: Any, batch_size: int | None = None, **kwargs) -> np.ndarray:
+    def predict(self, x: Any, batch_size: int | None = None, verbose: str | int | None = None, **kwargs) -> np.ndarray:
         """Probabilities [N, C] of Batches, of texts, of (text, text_pair) tuples or of ids, in the order given.
 
         Those of a text sum to 1, unless any number of the labels may be true of it.
 
         Args:
             x: texts may be a list, an array, a column of a table or two of them in a tuple, or a dataset of batches.
+            verbose: of Keras; by default texts are predicted without its progress bar.
 
         Raises:
             InputError: something else, or ids outside of their range.
@@ -120,10 +123,10 @@ class Classifier(TrainingStep, heads.Classifier):
         if not isinstance(x, Batches | Mapping | tf.data.Dataset) and (holds_texts(x) or isinstance(x, Sequence)):
             x = unlabelled(x, tokenizer=self._own_tokenizer(), batch_size=batch_size or 32)
         if not isinstance(x, Batches):
-            return self._numpy_probabilities(super().predict(x, batch_size=batch_size, **kwargs))
-        kwargs.setdefault("verbose", 0)
+            verbose = "auto" if verbose is None else verbose
+            return self._numpy_probabilities(super().predict(x, batch_size, verbose, **kwargs))
         data, steps = self._once(x.dataset())
-        logits = super().predict(data, steps=steps, **kwargs)
+        logits = super().predict(data, verbose=verbose or 0, steps=steps, **kwargs)
         probabilities = np.empty_like(logits)
         probabilities[np.concatenate(x.order())] = self._numpy_probabilities(logits)
         return probabilities
