@@ -147,6 +147,7 @@ def read_latest(
     """
     # Rows that are done go on at the position where they stopped: the table of positions may end there.
     positions = ops.maximum(prompt_lengths + ops.minimum(step, limits) - 1, 0)[:, None]
+    latest = ops.maximum(latest, 0)  # where nothing ends a text, -1 fills up the rows that are done
     hidden_states, caches = model.extend(latest, caches, columns + step - 1, positions=positions, visible=visible)
     return model.logits(hidden_states[:, -1:])[:, 0], caches
 
