@@ -270,7 +270,6 @@ def has_accelerator() -> bool:
     return False
 
 
-@functools.cache
 def has_fast_bfloat16() -> bool:
     """Whether the device computes in bfloat16, rather than emulate it: TPUs, GPUs of compute capability 8.0 or above,
     and CPUs with avx512_bf16 or amx_bf16 instructions whose products take less time than those of float32.
@@ -289,8 +288,12 @@ def has_fast_bfloat16() -> bool:
         device = jax.devices()[0]
         if device.platform != "cpu":
             return device.platform == "tpu" or float(getattr(device, "compute_capability", 0)) >= 8
-    if not _has_bfloat16_instructions():
-        return False
+    return _has_bfloat16_instructions() and _is_bfloat16_faster()
+
+
+@functools.cache
+def _is_bfloat16_faster() -> bool:
+    """Whether products of bfloat16 take less time than those of float32."""
 
     def product(dtype: str) -> Callable[[], object]:
         x = keras.ops.convert_to_tensor(np.ones((512, 1024)), dtype)

@@ -120,6 +120,9 @@ def test_training_prints_a_line_of_figures_and_logs_the_rest(of_the_table, proje
     assert json.loads(out).keys() == {"loss", "accuracy", "macro_f1", "train_seconds", "model"}
     logged = ["precision: float32", "training on ", "validating on ", "peak: ", "epoch 1 ", "epoch 2 "]
     lines = without_progress(err)
+    [fresh] = [line for line in lines if line.endswith("a fresh classifier takes its place, so train before use")]
+    assert "it has a classifier of the labels 'cat', 'dog', 'neither' and not 'cat', 'dog'" in fresh
+    lines.remove(fresh)
     assert [line[: len(start)] for line, start in zip(lines, logged, strict=True)] == logged
     names = {"recipe.json", "metrics.jsonl", "metrics.csv", "tensorboard", "checkpoints", "model", "figures.json"}
     assert {path.name for path in (project / "runs/animals").iterdir()} == names
@@ -226,7 +229,10 @@ def test_help_lists_every_command_and_loads_no_backend():
 
 def test_a_refusal_is_one_line_without_a_traceback_or_notes_of_tensorflow(of_the_table, project):
     said = "kerasformer: expected a max_length of at most 24, the model's, got 99; lower it\n"
-    assert of_the_table["refused"] == ("", said)
+    out, err = of_the_table["refused"]
+    warning, *rest = err.splitlines(keepends=True)
+    assert (out, rest) == ("", [said])
+    assert "a fresh classifier takes its place" in warning
     assert not (project / "runs/refused").exists()
 
 

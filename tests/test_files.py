@@ -218,6 +218,6 @@ def test_the_command_line_names_the_folder_too(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("the cat sat on the mat")
     with files_of_at_most(4):
         assert main(["tokenizer", "char", str(tmp_path / "notes.txt"), "--output", str(tmp_path / "out")]) == 2
-    said = f"got [Errno 27] File too large: '{tmp_path / 'out'}/tokenizer.json'; check path, rights and space"
+    said = f"got [Errno 27] File too large: '{tmp_path / 'out'}/vocab.json'; check path, rights and space"
     assert said in capsys.readouterr().err
     assert names(tmp_path) == ["notes.txt"]

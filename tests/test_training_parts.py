@@ -197,6 +197,8 @@ CPUS = {"old": "flags : fpu avx2 avx512f", "new": "flags : fpu avx512_bf16", "am
     ],
 )
 def test_auto_takes_what_the_machine_computes_fast(devices, capability, cpu, expected, monkeypatch, tmp_path):
+    for limit in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"):
+        monkeypatch.delenv(limit, raising=False)
     if cpu:
         (tmp_path / "cpuinfo").write_text(CPUS[cpu])
     details = {"compute_capability": capability} if capability else {}
@@ -204,6 +206,17 @@ def test_auto_takes_what_the_machine_computes_fast(devices, capability, cpu, exp
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * (kind in devices))
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: details)
     assert precision.dtype_policy("auto") == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ONEDNN_MAX_CPU_ISA", "AVX2"), ("DNNL_MAX_CPU_ISA", "AVX2"), ("TF_ENABLE_ONEDNN_OPTS", "0")],
+)
+def test_auto_heeds_what_tensorflow_is_told(variable, value, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text(CPUS["new"])
+    monkeypatch.setattr(backend, "Path", lambda name: tmp_path / name.rpartition("/")[2])
+    monkeypatch.setenv(variable, value)
+    assert precision.dtype_policy("auto") == "float32"
 
 
 @pytest.mark.parametrize(("name", "policy"), [("float32", "float32"), ("bfloat16", "mixed_bfloat16")])

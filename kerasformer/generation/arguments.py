@@ -9,6 +9,7 @@ from kerasformer.errors import InputError
 from kerasformer.generation.sampling import INT32, Rules
 
 Prompt = str | Sequence[int]
+BYTES = bytes | bytearray | memoryview
 LARGEST = 1e30  # of a float: far below float32's own, and beyond what makes a difference
 
 
@@ -63,7 +64,7 @@ def stop_strings(stop: str | Sequence[str], is_text: bool) -> tuple[str, ...]:
     Raises:
         InputError: an empty one, or any where the prompts are ids.
     """
-    stop = (stop,) if isinstance(stop, str | bytes | bytearray) or not isinstance(stop, Iterable) else tuple(stop)
+    stop = (stop,) if isinstance(stop, str | BYTES) or not isinstance(stop, Iterable) else tuple(stop)
     if odd := [string for string in stop if not isinstance(string, str) or not string]:
         raise InputError(f"expected stop strings of a character or more, got {odd[0]!r}; leave it out")
     if stop and not is_text:
@@ -75,23 +76,26 @@ def prompt_rows(prompts: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool,
     """The prompts as a list, whether one alone was given, and whether they are texts.
 
     Raises:
-        InputError: none, or something else than texts or lists of ids.
+        InputError: none, or something else than texts or lists of ids; bytes could be either.
     """
-    if isinstance(prompts, np.ndarray):
-        prompts = prompts.tolist()
+    prompts = _listed(prompts)
     if isinstance(prompts, str):
         return [prompts], True, True
-    given = list(prompts) if isinstance(prompts, Iterable) else []
+    given = [_listed(prompt) for prompt in prompts] if isinstance(prompts, Iterable) else []
+    if found := [prompt for prompt in (prompts, *given) if isinstance(prompt, BYTES)]:
+        raise InputError(
+            f"expected texts or lists of token ids as prompts, got the bytes {found[0]!r:.60}; "
+            "decode a text, as in prompt.decode(), or make a list of ids"
+        )
     if given and all(isinstance(prompt, str) for prompt in given):
         return given, False, True
     if given and _are_ids(given):
         return [given], True, False
-    rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in given]
-    if not rows or not all(isinstance(row, Sequence) and not isinstance(row, str) and _are_ids(row) for row in rows):
+    if not given or not all(isinstance(row, Sequence) and not isinstance(row, str) and _are_ids(row) for row in given):
         raise InputError(
             f"expected texts or lists of token ids as prompts, got {(given or prompts)!r:.60}; pass one kind of them"
         )
-    return rows, False, False
+    return given, False, False
 
 
 def fitted(row: list[int], max_new_tokens: int, positions: int, truncate: bool) -> list[int]:
@@ -114,6 +118,11 @@ def fitted(row: list[int], max_new_tokens: int, positions: int, truncate: bool) 
             "(--truncate-prompt) or slide=True (--slide)"
         )
     return row
+
+
+def _listed(value: object) -> object:
+    """An array or tensor, of whatever library, as Python's own values; anything else as it is."""
+    return np.asarray(value).tolist() if hasattr(value, "__array__") and not isinstance(value, str | BYTES) else value
 
 
 def _are_ids(row: Sequence) -> bool:

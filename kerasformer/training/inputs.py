@@ -22,6 +22,7 @@ from kerasformer.models.base import Model
 from kerasformer.text.columns import as_list, as_text
 from kerasformer.training.targets import as_targets, as_weights, check_heads, is_ids
 
+UNREAD = "segment_ids"  # batches have them for every model, also for those whose texts are of one segment
 # How TensorFlow tells of an assertion of `DataCheck`, and of an id that a table does not have.
 ASSERTED = re.compile(r"assertion failed: \[(expected [^\]]*)\] \[(-?\d+)\] \[([^\]]*)\]")
 NOT_IN_TABLE = re.compile(r"indices\[[\d,]*\] = (-?\d+) is not in \[0, (\d+)\)")
@@ -129,7 +130,7 @@ class DataCheck:
             InputError: what is not a dict of rows of one length, or values outside their range.
         """
         self._check_names(x, f"a {type(x).__name__}")
-        inputs = {name: _array(name, value) for name, value in x.items()}
+        inputs = {name: _array(name, value) for name, value in x.items() if name in self.inputs}
         for name, array in inputs.items():
             self._check_shape(name, array.shape, inputs["token_ids"].shape)
             if array.dtype.kind not in "iub":
@@ -152,7 +153,7 @@ class DataCheck:
         """
         inputs, labels, _ = keras.utils.unpack_x_y_sample_weight(dataset.element_spec)
         self._check_names(inputs, f"a dataset of {type(inputs).__name__}")
-        for name, spec in inputs.items():
+        for name, spec in ((name, inputs[name]) for name in inputs if name in self.inputs):
             if spec.shape.rank is not None:
                 self._check_shape(name, spec.shape, spec.shape)
             if not (spec.dtype.is_integer or spec.dtype.is_bool):
@@ -170,7 +171,7 @@ class DataCheck:
             raise InputError(f"expected inputs as a dict of {wanted}, got {what}; pass what the tokenizer gives")
         if missing := [name for name in self.inputs if name not in x and name not in self.optional]:
             raise InputError(f"expected the inputs {wanted}, got no {', '.join(missing)} among {', '.join(x)}; add it")
-        if foreign := [name for name in x if name not in self.inputs]:
+        if foreign := [name for name in x if name not in (*self.inputs, UNREAD)]:
             raise InputError(f"expected the inputs {wanted}, got {', '.join(foreign)} as well; rename or remove it")
 
     def _check_shape(self, name: str, shape: Any, of_ids: Any) -> None:
@@ -186,7 +187,7 @@ class DataCheck:
         for name, ids in self.inputs.items():
             if ids is not None and name in inputs:
                 _assert_within(name, inputs[name], ids)
-        inputs = {name: tf.cast(ids, tf.int32) for name, ids in inputs.items()}
+        inputs = {name: tf.cast(ids, tf.int32) for name, ids in inputs.items() if name in self.inputs}
         labels, weights = self._by_head(labels, weights)
         for name, values in labels.items():
             check = self.labels[name]
