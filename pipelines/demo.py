@@ -40,7 +40,7 @@ def main() -> None:
         recipe = "pipelines/bert_classify.py"
         kerasformer(
             "train", recipe, "--name", RUN.name, "--data.train", DATA / "train.csv", "--data.split", "0",
-            "--model.from_pretrained", checkpoint, "--train.epochs", "1",
+            "--model.from_pretrained", checkpoint, "--train.epochs", "2",
         )  # fmt: skip
     with step("Measuring it on the articles that it has not seen"):
         kerasformer("evaluate", RUN, "--data", DATA / "test.csv")

@@ -36,9 +36,9 @@ class Fitting:
         """The head's data once."""
         raise NotImplementedError
 
-    def data_check(self) -> DataCheck:
-        """What the model's inputs and labels may be."""
-        raise NotImplementedError
+    def data_check(self) -> DataCheck | None:
+        """What the model's inputs and labels may be; None for any."""
+        return None
 
     def from_texts(self, x: Any, fits: bool = False) -> Any:
         """Inputs of texts, in whatever container they come.
@@ -61,14 +61,17 @@ class Fitting:
         Raises:
             InputError: arrays that are not of the model; see `DataCheck`.
         """
+        check = self.data_check()
+        if check is None:
+            return x, y, sample_weight
         if isinstance(x, tf.data.Dataset):
             texts = any(spec.dtype == tf.string for spec in tf.nest.flatten(_first(x.element_spec)))
-            return self.data_check().dataset(self.from_texts(x, fits) if texts else x), y, sample_weight
+            return check.dataset(self.from_texts(x, fits) if texts else x), y, sample_weight
         if isinstance(x, keras.utils.PyDataset | types.GeneratorType | tf.distribute.DistributedDataset):
             return x, y, sample_weight  # whose batches nobody sees before they are a step's
         if not isinstance(x, Mapping) and holds_texts(x):
             x = self.from_texts(x, fits)
-        return self.data_check().arrays(x, y, sample_weight)
+        return check.arrays(x, y, sample_weight)
 
     def make_train_function(self, force: bool = False) -> Callable:
         """See Keras."""
