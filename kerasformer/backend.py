@@ -300,7 +300,8 @@ def _is_bfloat16_faster() -> bool:
         multiply = compiled(lambda: keras.ops.matmul(x, keras.ops.transpose(x)), [])
         return lambda: keras.ops.convert_to_numpy(keras.ops.cast(multiply(), "float32"))
 
-    return fastest("products", {dtype: product(dtype) for dtype in ("bfloat16", "float32")}) == "bfloat16"
+    choice = f"the format of {keras.backend.backend()}'s products"
+    return fastest(choice, {dtype: product(dtype) for dtype in ("bfloat16", "float32")}) == "bfloat16"
 
 
 def _has_bfloat16_instructions() -> bool:

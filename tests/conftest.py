@@ -103,6 +103,14 @@ def classifier(bert_tiny):
     return make
 
 
+@pytest.fixture
+def model(compiled):
+    """The model of a file's `compiled`, which is traced once, with the weights that it began with."""
+    model, weights = compiled
+    model.set_weights(weights)
+    return model
+
+
 @pytest.fixture(scope="session")
 def recipe(classifier, animals, tmp_path_factory):
     """Makes recipes of seconds for `train`: `recipe(runs, data={...}, model={...}, train={...})`."""

@@ -67,14 +67,6 @@ def compiled():
     return model, model.get_weights()
 
 
-@pytest.fixture
-def model(compiled):
-    """A model that is traced once, with the weights that it began with."""
-    model, weights = compiled
-    model.set_weights(weights)
-    return model
-
-
 def by_hand(model: MultiHead) -> tuple[dict[str, float], list[np.ndarray]]:
     """The losses, and the weights after a step of SGD, in plain TensorFlow: one forward pass for each head."""
     losses = {}

@@ -31,14 +31,6 @@ def compiled(classifier):
     return model, model.get_weights()
 
 
-@pytest.fixture
-def model(compiled):
-    """A model that is traced once, with the weights that it began with."""
-    model, weights = compiled
-    model.set_weights(weights)
-    return model
-
-
 @pytest.fixture(scope="module")
 def tokens(classifier):
     model = MaskedLM(classifier().backbone)

@@ -29,14 +29,6 @@ def compiled(classifier):
     return model, model.get_weights()
 
 
-@pytest.fixture
-def model(compiled):
-    """That model with those weights."""
-    model, weights = compiled
-    model.set_weights(weights)
-    return model
-
-
 def inputs_of(model, texts=TEXTS) -> dict[str, np.ndarray]:
     batches = Batches(model.tokenizer.encode(texts, max_length=16), model.tokenizer, 16, len(texts))
     inputs = next(batches.dataset().as_numpy_iterator())

@@ -7,6 +7,7 @@ import numpy as np
 
 from kerasformer.errors import InputError
 from kerasformer.generation.sampling import INT32, Rules
+from kerasformer.text.columns import as_list
 
 Prompt = str | Sequence[int]
 BYTES = bytes | bytearray | memoryview
@@ -78,10 +79,10 @@ def prompt_rows(prompts: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool,
     Raises:
         InputError: none, or something else than texts or lists of ids; bytes could be either.
     """
-    prompts = _listed(prompts)
+    prompts = as_list(prompts)
     if isinstance(prompts, str):
         return [prompts], True, True
-    given = [_listed(prompt) for prompt in prompts] if isinstance(prompts, Iterable) else []
+    given = [as_list(prompt) for prompt in prompts] if isinstance(prompts, Iterable) else []
     if found := [prompt for prompt in (prompts, *given) if isinstance(prompt, BYTES)]:
         raise InputError(
             f"expected texts or lists of token ids as prompts, got the bytes {found[0]!r:.60}; "
@@ -118,11 +119,6 @@ def fitted(row: list[int], max_new_tokens: int, positions: int, truncate: bool) 
             "(--truncate-prompt) or slide=True (--slide)"
         )
     return row
-
-
-def _listed(value: object) -> object:
-    """An array or tensor, of whatever library, as Python's own values; anything else as it is."""
-    return np.asarray(value).tolist() if hasattr(value, "__array__") and not isinstance(value, str | BYTES) else value
 
 
 def _are_ids(row: Sequence) -> bool:

@@ -13,7 +13,7 @@ from kerasformer import backend
 from kerasformer.generation import beam, decoding
 from kerasformer.generation.arguments import rules_of
 from kerasformer.generation.decoding import as_it_is
-from kerasformer.generation.precision import Copies, is_in_precision, native
+from kerasformer.generation.precision import Copies, is_in_precision, native, resolved
 from kerasformer.generation.sampling import Rules
 from kerasformer.kernels.probes import fastest
 from kerasformer.models.base import Model
@@ -24,7 +24,7 @@ LEAST_COLUMNS = 16
 STEP_COMPILERS = {"operations": as_it_is, "packed": backend.packed, "xla": backend.fused}
 # The model that step compilers are timed with: the decoder's own, but for its depth and vocabulary.
 PROBE_LAYERS, PROBE_VOCAB_SIZE, PROBE_TOKENS = 2, 4096, 16
-PROBE_DIM = 256  # below this width the weights stay in the CPU's caches, and all ways take alike
+PROBE_DIM = 256  # below this width the weights stay in the CPU's caches, and all take the same time
 SEED_STEP = np.int64(0x9E3779B1)  # between the seeds of the parts of a text that slides
 
 # The new ids of each row, and whether it is done, bool [B].
@@ -48,6 +48,7 @@ class Decoder:
         self.backbone, self.end_id = backbone, end_id
         self._copies = Copies(backbone)
         self._functions: dict[tuple, Callable] = {}
+        self._fastest: dict[tuple, str] = {}  # step compiler
 
     def decode(
         self,
@@ -67,7 +68,7 @@ class Decoder:
             step_compiler: one of STEP_COMPILERS; by default the fastest for so many rows.
         """
         room = rounded(int(max(rules.max_new_tokens)))
-        precision = native() if precision == "auto" else precision
+        precision = resolved(precision)
         step_compiler = step_compiler or self._step_compiler(len(prompts), precision, xla)
         model = self._model(precision, len(prompts), step_compiler)
         token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
@@ -116,7 +117,7 @@ class Decoder:
     ) -> list[list[int]]:
         """The new ids of each row by beam search."""
         room, rows = rounded(int(max(rules.max_new_tokens))), len(prompts) * num_beams
-        precision = native() if precision == "auto" else precision
+        precision = resolved(precision)
         step_compiler = self._step_compiler(rows, precision, xla=False)
         model = self._model(precision, rows, step_compiler)
         token_ids, padding_mask = padded(prompts, rounded(max(map(len, prompts))))
@@ -149,9 +150,12 @@ class Decoder:
             names = ["xla", *names] if rows == 1 and precision != "float32" else [*names, "xla"]
         if len(names) == 1 or self.backbone.config.dim < PROBE_DIM:
             return names[0]
-        return self._fastest(1 << (rows - 1).bit_length(), precision, names)
+        key = (1 << (rows - 1).bit_length(), precision, tuple(names))
+        if key not in self._fastest:
+            self._fastest[key] = self._measured(*key)
+        return self._fastest[key]
 
-    def _fastest(self, rows: int, precision: str, names: Sequence[str]) -> str:
+    def _measured(self, rows: int, precision: str, names: Sequence[str]) -> str:
         """The step compiler with which a model of few layers decodes fastest; its functions are compiled once."""
         config = self.backbone.config
         sizes = {"num_layers": PROBE_LAYERS, "vocab_size": min(config.vocab_size, PROBE_VOCAB_SIZE)}
@@ -161,7 +165,8 @@ class Decoder:
         def decode(name: str) -> None:
             list(probe().decode([[0]] * rows, rules, precision=precision, step_compiler=name))
 
-        choice = f"decoding {rows} rows of width {config.dim} in {precision}"
+        device = "an accelerator" if backend.has_accelerator() else "a CPU"
+        choice = f"decoding {rows} rows of width {config.dim} in {precision} on {device}"
         return fastest(choice, {name: functools.partial(decode, name) for name in names})
 
     def _compiled(self, name: str, model: Model, precision: str, **settings) -> Callable:

@@ -26,6 +26,11 @@ def native() -> str:
     return "bfloat16" if backend.has_fast_bfloat16() else "float32"
 
 
+def resolved(precision: str) -> str:
+    """The precision that is meant: of "auto", the machine's `native` one."""
+    return native() if precision == "auto" else precision
+
+
 def is_in_precision(backbone: Model, precision: str) -> bool:
     """Whether the backbone's own weights are in this format, and it computes in it."""
     policy = backbone.dtype_policy

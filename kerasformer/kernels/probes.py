@@ -24,11 +24,6 @@ GAIN = 0.9  # a candidate replaces the default where it takes at most this fract
 VARIABLES = ("DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS", "OMP_NUM_THREADS")
 
 
-def is_measuring() -> bool:
-    """Whether choices are measured, which `KERASFORMER_KERNELS=default` turns off."""
-    return os.environ.get("KERASFORMER_KERNELS", "measure") != "default"
-
-
 def fastest(choice: str, candidates: Mapping[str, Callable[[], object]]) -> str:
     """The name of the candidate that takes the least time on this machine.
 
@@ -38,7 +33,7 @@ def fastest(choice: str, candidates: Mapping[str, Callable[[], object]]) -> str:
             is the default.
     """
     default = next(iter(candidates))
-    if len(candidates) == 1 or not is_measuring():
+    if len(candidates) == 1 or os.environ.get("KERASFORMER_KERNELS") == "default":
         return default
     path = cache_folder() / f"kernels-{_machine()}.json"
     known = _read(path)
@@ -74,12 +69,13 @@ def _times(candidates: Mapping[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def _machine() -> str:
-    """A hash of what the times depend on: the CPU, how many of its cores are there, and the libraries' kernels."""
+    """A hash of what the times depend on: the CPU, how many cores this process may use, and the libraries' kernels."""
     cpuinfo = Path("/proc/cpuinfo")  # absent outside Linux
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else [platform.processor()]
     cpu = sorted({line for line in lines if line.startswith(("model name", "flags"))}) or lines[:1]
     settings = [f"{name}={os.environ.get(name, '')}" for name in VARIABLES]
-    facts = [*cpu, str(os.cpu_count()), version("tensorflow"), version("keras"), *settings]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts = [*cpu, str(cores), version("tensorflow"), version("keras"), *settings]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 

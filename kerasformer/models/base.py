@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
-from kerasformer.errors import InputError
+from kerasformer.errors import InputError, listed
 from kerasformer.layers.embedding import Embedding
 from kerasformer.models import weights
 from kerasformer.models.checkpoint import Checkpoint, read_config, write_checkpoint
@@ -187,7 +187,6 @@ def load(
     if fresh:
         notes.append(f"it has no weights for {', '.join(fresh)}: they start fresh, so train before use")
     if left_out:
-        more = f" and {len(left_out) - SHOWN_NAMES} more" if len(left_out) > SHOWN_NAMES else ""
-        notes.append(f"it has tensors of a head that is not used, {', '.join(left_out[:SHOWN_NAMES])}{more}")
+        notes.append(f"it has tensors of a head that is not used, {listed(left_out, SHOWN_NAMES)}")
     if notes:
         logger.warning("%s: %s", folder, "; ".join(notes))

@@ -57,7 +57,7 @@ class TrainedLabels:
         if multi_label not in (None, self.multi_label):
             raise Unusable(f"has a classifier of problem_type {MULTI_LABEL if self.multi_label else SINGLE_LABEL}")
         if sorted(labels) != sorted(self.labels):
-            raise Unusable(f"has a classifier of the labels {_quoted(self.labels)} and not {_quoted(labels)}")
+            raise Unusable(f"has a classifier of the labels {quoted(self.labels)} and not {quoted(labels)}")
         indices = {label: i for i, label in enumerate(self.labels)}
         return [indices[label] for label in labels]
 
@@ -77,7 +77,7 @@ def check_labels(labels: Sequence[str], *, multi_label: bool = False) -> list[st
     if broken := [label for label in labels if label.splitlines() != [label]]:
         raise InputError(f"expected labels of one line, got {broken[0]!r}; rename it")
     if twice := sorted(label for label, count in Counter(labels).items() if count > 1):
-        raise InputError(f"expected each label once, got [{_quoted(twice)}] more than once; remove the repetition")
+        raise InputError(f"expected each label once, got [{quoted(twice)}] more than once; remove the repetition")
     return labels
 
 
@@ -95,14 +95,15 @@ def _labels(values: Mapping[str, Any]) -> list[str]:
         return [f"LABEL_{i}" for i in range(count)]
     ids = [str(i) for i in range(len(names))]
     if not isinstance(names, dict) or sorted(names) != sorted(ids):
-        raise Unusable(f"has an id2label whose ids are not 0, 1 and so on, {_quoted(names)}")
+        raise Unusable(f"has an id2label whose ids are not 0, 1 and so on, {quoted(names)}")
     labels, by_label = [str(names[i]) for i in ids], values.get("label2id")
     if len(set(labels)) < len(labels):
-        raise Unusable(f"has an id2label that gives several ids one name, {_quoted(labels)}")
+        raise Unusable(f"has an id2label that gives several ids one name, {quoted(labels)}")
     if isinstance(by_label, dict) and (others := {n: i for n, i in by_label.items() if labels[i : i + 1] != [n]}):
         logger.warning("label2id says %s in %s, where id2label, which is used, does not", others, CONFIG_FILE)
     return labels
 
 
-def _quoted(labels: Iterable[str]) -> str:
+def quoted(labels: Iterable[str]) -> str:
+    """Labels in a message, of which the first are enough."""
     return listed([repr(label) for label in labels])

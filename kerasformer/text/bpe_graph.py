@@ -8,7 +8,7 @@ from kerasformer.text.added_graph import AddedTokens
 from kerasformer.text.bpe import ALPHABET, BPE, bytes_of
 from kerasformer.text.bpe_merges import Merges
 from kerasformer.text.bpe_words import Words
-from kerasformer.text.rows_graph import frame_rows, string_function, to_strings
+from kerasformer.text.rows_graph import encode, string_function
 
 _NONE = -1  # the word is not a single token
 
@@ -89,10 +89,8 @@ class BPEGraph(tf.Module):
         Raises:
             InputError: a text is no string, or max_length leaves no room for a token.
         """
-        texts = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
-        ids = [self.tokenize(to_strings(name, strings)) for name, strings in texts.items()]
         max_length = self._max_length if max_length is None else max_length
-        rows = frame_rows(ids, self._frame, max_length=max_length, pad_id=self._pad_id)
+        rows = encode(self.tokenize, text, text_pair, self._frame, max_length=max_length, pad_id=self._pad_id)
         return {name: rows[name] for name in ("token_ids", "padding_mask")}
 
 

@@ -11,7 +11,7 @@ _TO_LIST = ("tolist", "to_pylist", "to_list")
 
 def as_list(values: Any) -> Any:
     """An array, a column of a table or a tensor as a Python list (a value, if it has no dimension); others as is."""
-    if isinstance(values, str | bytes | bytearray | list | tuple | dict):
+    if isinstance(values, str | bytes | bytearray | memoryview | list | tuple | dict):
         return values
     for name in _TO_LIST:
         if callable(convert := getattr(values, name, None)):

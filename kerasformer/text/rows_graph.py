@@ -28,6 +28,25 @@ def to_strings(name: str, texts: tf.Tensor | Sequence[str]) -> tf.Tensor:
     raise InputError(f"{name}: expected a tensor or list of strings, got {texts!r:.60}; pass one")
 
 
+def encode(
+    tokenize: Callable[[tf.Tensor], tf.RaggedTensor],
+    text: tf.Tensor | Sequence[str],
+    text_pair: tf.Tensor | Sequence[str] | None,
+    frame: Frame,
+    *,
+    max_length: int | None,
+    pad_id: int,
+) -> dict[str, tf.Tensor]:
+    """Makes the rows of `frame_rows` from strings [B], of which `tokenize` gives the ids.
+
+    Raises:
+        InputError: a text is no string, or max_length leaves no room for a token.
+    """
+    texts = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
+    ids = [tokenize(to_strings(name, strings)) for name, strings in texts.items()]
+    return frame_rows(ids, frame, max_length=max_length, pad_id=pad_id)
+
+
 def frame_rows(
     texts: Sequence[tf.RaggedTensor], frame: Frame, *, max_length: int | None, pad_id: int
 ) -> dict[str, tf.Tensor]:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from kerasformer.text.added_graph import AddedTokens
 from kerasformer.text.code_points import BREAK, PAGE, CodePointMap
-from kerasformer.text.rows_graph import frame_rows, string_function, to_strings
+from kerasformer.text.rows_graph import encode, string_function
 from kerasformer.text.wordpiece import MAX_WORD_LENGTH, WordPiece
 
 _NONE = -1  # in place of a piece: not in the vocabulary, or the word has ended
@@ -70,10 +70,8 @@ class WordPieceGraph(tf.Module):
         Raises:
             InputError: a text is no string, or max_length leaves no room for a token.
         """
-        texts = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
-        ids = [self.tokenize(to_strings(name, strings)) for name, strings in texts.items()]
         max_length = self._max_length if max_length is None else max_length
-        return frame_rows(ids, self._frame, max_length=max_length, pad_id=self._pad_id)
+        return encode(self.tokenize, text, text_pair, self._frame, max_length=max_length, pad_id=self._pad_id)
 
     def _spell(self, words: tf.Tensor) -> tf.RaggedTensor:
         """Spells words [U] by token ids [U, None], each time with the longest piece that the rest begins with."""

@@ -17,12 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasformer.data.split import label_ids
-from kerasformer.errors import InputError
+from kerasformer.errors import InputError, listed
 from kerasformer.models.base import Model
 from kerasformer.text.columns import as_list, as_text
 from kerasformer.training.targets import as_targets, as_weights, check_heads, is_ids
 
-UNREAD = "segment_ids"  # batches have them for every model, also for those whose texts are of one segment
 # How TensorFlow tells of an assertion of `DataCheck`, and of an id that a table does not have.
 ASSERTED = re.compile(r"assertion failed: \[(expected [^\]]*)\] \[(-?\d+)\] \[([^\]]*)\]")
 NOT_IN_TABLE = re.compile(r"indices\[[\d,]*\] = (-?\d+) is not in \[0, (\d+)\)")
@@ -102,7 +101,7 @@ class LabelCheck:
         odd = [i for i, label in enumerate(found) if not isinstance(label, str)] if self.names else [0]
         if odd:
             first = min(odd, key=lambda i: found[i] is not None)  # rather what is missing
-            kinds = f"ids or names of {', '.join(self.names[:8])}" if self.names else "whole numbers"
+            kinds = f"ids or names of {listed(self.names)}" if self.names else "whole numbers"
             raise InputError(f"expected {name} as {kinds}, got {found[first]!r:.60} at {first}; change it")
         return found
 
@@ -130,7 +129,7 @@ class DataCheck:
             InputError: what is not a dict of rows of one length, or values outside their range.
         """
         self._check_names(x, f"a {type(x).__name__}")
-        inputs = {name: _array(name, value) for name, value in x.items() if name in self.inputs}
+        inputs = {name: _array(name, value) for name, value in x.items()}
         for name, array in inputs.items():
             self._check_shape(name, array.shape, inputs["token_ids"].shape)
             if array.dtype.kind not in "iub":
@@ -153,7 +152,7 @@ class DataCheck:
         """
         inputs, labels, _ = keras.utils.unpack_x_y_sample_weight(dataset.element_spec)
         self._check_names(inputs, f"a dataset of {type(inputs).__name__}")
-        for name, spec in ((name, inputs[name]) for name in inputs if name in self.inputs):
+        for name, spec in inputs.items():
             if spec.shape.rank is not None:
                 self._check_shape(name, spec.shape, spec.shape)
             if not (spec.dtype.is_integer or spec.dtype.is_bool):
@@ -171,7 +170,7 @@ class DataCheck:
             raise InputError(f"expected inputs as a dict of {wanted}, got {what}; pass what the tokenizer gives")
         if missing := [name for name in self.inputs if name not in x and name not in self.optional]:
             raise InputError(f"expected the inputs {wanted}, got no {', '.join(missing)} among {', '.join(x)}; add it")
-        if foreign := [name for name in x if name not in (*self.inputs, UNREAD)]:
+        if foreign := [name for name in x if name not in self.inputs]:
             raise InputError(f"expected the inputs {wanted}, got {', '.join(foreign)} as well; rename or remove it")
 
     def _check_shape(self, name: str, shape: Any, of_ids: Any) -> None:
@@ -187,7 +186,7 @@ class DataCheck:
         for name, ids in self.inputs.items():
             if ids is not None and name in inputs:
                 _assert_within(name, inputs[name], ids)
-        inputs = {name: tf.cast(ids, tf.int32) for name, ids in inputs.items() if name in self.inputs}
+        inputs = {name: tf.cast(ids, tf.int32) for name, ids in inputs.items()}
         labels, weights = self._by_head(labels, weights)
         for name, values in labels.items():
             check = self.labels[name]

@@ -1,7 +1,7 @@
 """Which number format a model trains in, by what the machine computes fast."""
 
 from kerasformer.errors import InputError
-from kerasformer.generation.precision import native
+from kerasformer.generation.precision import resolved
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -15,8 +15,7 @@ def dtype_policy(precision: str = "auto") -> str:
     Raises:
         InputError: another name.
     """
-    if precision == "auto":
-        precision = native()
+    precision = resolved(precision)
     if precision not in POLICIES:
         raise InputError(f"expected a precision of auto, {', '.join(POLICIES)}, got {precision!r}; choose one of them")
     return POLICIES[precision]

@@ -14,13 +14,16 @@ from kerasformer.data.windows import Windows
 from kerasformer.errors import InputError
 from kerasformer.generation.generating import Generating
 from kerasformer.models import heads
+from kerasformer.models.labels import quoted
 from kerasformer.text.columns import holds_texts, text_columns
 from kerasformer.text.tokenizer import Tokenizer
-from kerasformer.training.inputs import DataCheck, Ids, LabelCheck, data_check
+from kerasformer.training.inputs import DataCheck, Ids, LabelCheck, data_check, told_as_input_errors
 from kerasformer.training.losses import Crossentropy
 from kerasformer.training.next_token import summed_crossentropy
 from kerasformer.training.step import TrainingStep
 from kerasformer.training.targets import is_ids, weighted_sum
+
+LOGITS_AT_A_TIME = 2**22  # that become probabilities: 16 MB in float32
 
 
 @keras.saving.register_keras_serializable("kerasformer")
@@ -31,7 +34,7 @@ class Classifier(TrainingStep, heads.Classifier):
 
     def label_check(self) -> LabelCheck:
         """What the labels of data may be."""
-        return LabelCheck(Ids(len(self.labels)), 1, tuple(self.labels))
+        return LabelCheck(Ids(len(self.labels)), self.label_rank, tuple(self.labels))
 
     def data_check(self) -> DataCheck:
         """See Fitting."""
@@ -126,18 +129,18 @@ class Classifier(TrainingStep, heads.Classifier):
             verbose = "auto" if verbose is None else verbose
             return self._numpy_probabilities(super().predict(x, batch_size, verbose, **kwargs))
         data, steps = self._once(x.dataset())
-        logits = super().predict(data, verbose=verbose or 0, steps=steps, **kwargs)
+        with told_as_input_errors():
+            logits = keras.Model.predict(self, data, verbose=verbose or 0, steps=steps, **kwargs)
         probabilities = np.empty_like(logits)
         probabilities[np.concatenate(x.order())] = self._numpy_probabilities(logits)
         return probabilities
 
     def _numpy_probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """What `probabilities` gives, in the memory of the logits, of which there may be as many as classes."""
-        if self.multi_label:
-            return keras.ops.convert_to_numpy(self.probabilities(logits))
-        logits -= logits.max(axis=-1, keepdims=True)
-        np.exp(logits, out=logits)
-        logits /= logits.sum(axis=-1, keepdims=True)
+        """What `probabilities` gives, some rows at a time: of many classes the logits alone take gigabytes."""
+        count = max(1, LOGITS_AT_A_TIME // logits.shape[1])
+        for start in range(0, len(logits), count):
+            rows = slice(start, start + count)
+            logits[rows] = keras.ops.convert_to_numpy(self.probabilities(logits[rows]))
         return logits
 
     def _own_tokenizer(self) -> Tokenizer:
@@ -149,7 +152,7 @@ class Classifier(TrainingStep, heads.Classifier):
         self.check_single_label()
         if batches.labels is not None and list(batches.labels) != list(self.labels):
             raise InputError(
-                f"expected data with the model's labels {list(self.labels)}, got {list(batches.labels)}; "
+                f"expected data with the model's labels [{quoted(self.labels)}], got [{quoted(batches.labels)}]; "
                 "pass labels=model.labels when the data is read"
             )
         return batches
@@ -166,7 +169,7 @@ class TokenLoss(TrainingStep):
 
     def label_check(self) -> LabelCheck:
         """What the labels of data may be: a token, or any number below 0."""
-        return LabelCheck(Ids(self.backbone.config.vocab_size, lowest=None), 2)
+        return LabelCheck(Ids(self.backbone.config.vocab_size, lowest=None), self.label_rank)
 
     def data_check(self) -> DataCheck:
         """See Fitting."""
