@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerasformer.errors import listed
 from kerasformer.models.heads import Classifier
-from kerasformer.serving.served import Requests, Served, backbone_in_float32, check_range, check_shapes
+from kerasformer.serving.served import Requests, Served, backbone_in_float32, check_range, check_shapes, traced
 from kerasformer.serving.session import DEFAULT_SIGNATURE
 
 LABELS_FILE = "labels.txt"
@@ -61,8 +61,8 @@ class ServedClassifier(Served):
         strings = {name: tf.TensorSpec([None], tf.string, name=name) for name in self.text_names}
         ids = {n: tf.TensorSpec([None, None], tf.int32, name=n) for n in self.model.input_names}
         return {
-            DEFAULT_SIGNATURE: tf.function(text).get_concrete_function(**strings),
-            "token_ids": tf.function(token_ids).get_concrete_function(**ids),
+            DEFAULT_SIGNATURE: traced(text, **strings),
+            "token_ids": traced(token_ids, **ids),
         }
 
     def save(self, folder: Path) -> None:

@@ -11,7 +11,7 @@ from kerasformer.generation.arguments import rules_of
 from kerasformer.generation.decoding import decode
 from kerasformer.generation.sampling import Rules
 from kerasformer.models.heads import CausalLM
-from kerasformer.serving.served import Requests, Served, backbone_in_float32, check_shapes
+from kerasformer.serving.served import Requests, Served, backbone_in_float32, check_shapes, traced
 from kerasformer.serving.session import DEFAULT_SIGNATURE
 
 WARMUP_PROMPTS = (["Once"], ["A longer prompt, of which there are several in a batch, "] * 4)
@@ -123,9 +123,9 @@ class ServedGenerator(Served):
         prompt = tf.TensorSpec([None], tf.string, name="prompt")
         settings = {name: tf.TensorSpec([None], dtype, name=name) for name, dtype in SETTINGS.items()}
         return {
-            DEFAULT_SIGNATURE: tf.function(by_default).get_concrete_function(prompt),
-            "generate": tf.function(self.generate).get_concrete_function(prompt, **settings),
-            "score": tf.function(self.score).get_concrete_function(tf.TensorSpec([None], tf.string, name="text")),
+            DEFAULT_SIGNATURE: traced(by_default, prompt),
+            "generate": traced(self.generate, prompt, **settings),
+            "score": traced(self.score, tf.TensorSpec([None], tf.string, name="text")),
         }
 
     def warmup_requests(self) -> Requests:

@@ -1,7 +1,7 @@
 """What is exported of a model: a float32 copy behind its tokenizer, and the signatures that clients call."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -61,6 +61,11 @@ class Served(ABC):
 def backbone_in_float32(model: Head) -> Model:
     """A backbone of the same shape that computes in float32."""
     return type(model.backbone)(model.backbone.config, dtype="float32")
+
+
+def traced(serve: Callable, *specs: tf.TensorSpec, **named: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
+    """A signature: the graph of a function, for inputs of any size that the specs allow."""
+    return tf.function(serve, autograph=False).get_concrete_function(*specs, **named)
 
 
 def check_shapes(rank: int, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -74,7 +74,7 @@ def _jobs(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> list[str]
 @functools.cache
 def _measured(dtype: str) -> float:
     """FLOP/s of a product of matrices, the fastest of several, and large enough for its dispatch not to count."""
-    product = tf.function(lambda a: tf.reduce_sum(tf.matmul(a, a, transpose_b=True)))
+    product = tf.function(lambda a: tf.reduce_sum(tf.matmul(a, a, transpose_b=True)), autograph=False)
     size = 512
     while True:
         matrix = keras.ops.cast(tf.random.normal([size, size]), dtype)
