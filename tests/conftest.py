@@ -3,8 +3,10 @@
 import csv
 import dataclasses
 import importlib.util
+import json
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +20,11 @@ os.environ["KERASFORMER_KERNELS"] = "default"  # a measurement could choose othe
 
 settings.register_profile("kerasformer", derandomize=True, deadline=None, database=None)
 settings.load_profile("kerasformer")
+
+
+def pytest_sessionfinish() -> None:
+    if processes := sys.modules.get("processes"):
+        processes.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +41,44 @@ def fusing(request):
 
     with backend.fusing(request.param):
         yield
+
+
+_JAX = """
+import contextlib, io, json, sys, traceback
+for line in sys.stdin:
+    error, printed = None, io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        try:
+            exec(json.loads(line), {})
+            assert "tensorflow" not in sys.modules
+        except BaseException:
+            error = traceback.format_exc()
+    print(json.dumps([printed.getvalue(), error]), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def on_jax():
+    """Runs a program on Keras's JAX backend, where TensorFlow is not imported; returns what it prints.
+
+    All programs run in one process, one after another, for importing JAX takes seconds.
+    """
+    if not importlib.util.find_spec("jax"):
+        pytest.skip("the jax extra is not installed")
+    environment = {"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"}
+    # Compiling takes far longer here than running.
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", _JAX], env=environment, **pipes) as process:
+
+        def run(program: str) -> str:
+            print(json.dumps(program), file=process.stdin, flush=True)
+            printed, error = json.loads(process.stdout.readline())
+            assert error is None, error
+            return printed
+
+        yield run
+        process.stdin.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The check of a SavedModel: each defect is named, a clean model has none, and the fresh process really runs."""
 
 import json
+import subprocess
 import sys
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import Forked, run_python
 from rich.console import Console
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -266,6 +268,19 @@ def test_a_clean_model_runs(clean, tmp_path):
     }
 
 
+@pytest.fixture
+def forked(monkeypatch):
+    """The process is a fork of one that has loaded no model either, which saves the seconds of its imports."""
+
+    def run(command, *, env, timeout, **_):
+        process = Forked(command[1:], run_python, environment=env)
+        out, err = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+@pytest.mark.usefixtures("forked")
 def test_the_run_finds_what_the_graph_leaves_open(tmp_path):
     report = check(export(tmp_path / "1", lambda x: {"y": tf.repeat(x, 2)}))
     (finding,) = report.findings
@@ -273,6 +288,7 @@ def test_the_run_finds_what_the_graph_leaves_open(tmp_path):
     assert "not as many rows" in finding.what
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_run_fails_where_the_server_does(tmp_path):
     report = check(export(tmp_path / "1", REFUSED["jit_compile=True needs XLA"][0]))
     assert [finding.where[0] for finding in report.findings if finding.refused_by][-1] == "warm-up request 1"
@@ -282,6 +298,7 @@ def test_the_run_fails_where_the_server_does(tmp_path):
     assert "export with jit_compile=False" in shown
 
 
+@pytest.mark.usefixtures("forked")
 def test_lost_variables_fail_the_load(tmp_path):
     folder = export(tmp_path / "1", lambda x: {"y": x * seed}, seed=seed)
     for part in (folder / "variables").glob("*.data*"):
@@ -291,6 +308,7 @@ def test_lost_variables_fail_the_load(tmp_path):
     assert not report.ok and report.session.replays == []
 
 
+@pytest.mark.usefixtures("forked")
 def test_tf_text_is_not_held_against_a_model_where_it_is_missing(tmp_path, monkeypatch):
     (tmp_path / "tensorflow_text.py").write_text("raise ImportError")
     monkeypatch.syspath_prepend(tmp_path)

@@ -4,12 +4,11 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import Forked
 from resumed import learned
 
 from kerasformer.cli import main
@@ -20,8 +19,8 @@ from kerasformer.config import LanguageData, LanguageModel, LanguageRecipe, Lang
 recipe = LanguageRecipe(
     "run",
     LanguageData((Path(__file__).parent / "text.txt",), tokenizer="char", max_length=32, batch_size=4),
-    LanguageModel(num_layers=2, num_heads=2, dim=32, dropout=0.1),
-    LanguageTrain(learning_rate=1e-2, precision="float32"),
+    LanguageModel(num_layers=1, num_heads=2, dim=32, dropout=0.1),
+    LanguageTrain(learning_rate=1e-2, precision="float32", compile="none"),
 )
 if pause := float(os.environ.get("PAUSE", 0)):
     from kerasformer.training.callbacks import MetricsLog
@@ -38,7 +37,7 @@ def command(tmp_path_factory) -> list[str]:
     numbers = random.Random(0)
     (folder / "text.txt").write_text(" ".join(numbers.choices("the cat sat on a mat and dogs ran .".split(), k=4000)))
     (folder / "recipe.py").write_text(RECIPE)
-    return [sys.executable, "-m", "kerasformer", "train", str(folder / "recipe.py"), "--runs", str(folder / "runs")]
+    return ["train", str(folder / "recipe.py"), "--runs", str(folder / "runs")]
 
 
 class Run:
@@ -48,16 +47,14 @@ class Run:
         self.command = [*command, "--name", name, *flags]
         self.folder = Path(command[-1]) / name
 
-    def start(self, pause: float = 0.0) -> subprocess.Popen:
+    def start(self, pause: float = 0.0) -> Forked:
         """A process of its own session, so that all of a command's processes can be killed at once."""
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        environment = os.environ | {"PAUSE": str(pause)}
-        return subprocess.Popen(self.command, start_new_session=True, env=environment, **pipes)
+        return Forked(self.command, environment={"PAUSE": str(pause)}, new_session=True)
 
     def finish(self) -> dict:
         """Runs to the end; returns the figures."""
         process = self.start()
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate()
         assert process.returncode == 0, err
         return json.loads(out.splitlines()[-1])
 
@@ -74,14 +71,14 @@ class Run:
         try:
             # A process that goes on replaces the log, so what it says is news.
             while process.poll() is None and (self.log in (None, before) or self.step < step):
-                time.sleep(0.002)
+                time.sleep(0.01)
             time.sleep(delay)
         finally:
             if process.poll() is None and worker is None:
                 os.killpg(process.pid, number)
             elif process.poll() is None:
                 os.kill(children(process.pid)[worker], number)
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate()
         return process.returncode, err
 
     def lines(self) -> list[dict]:
@@ -115,7 +112,7 @@ def children(pid: int) -> list[int]:
 
 def launched(command: list[str]) -> list[str]:
     """The same training by two workers."""
-    return [*command[:3], "launch", "--workers", "2", *command[3:]]
+    return ["launch", "--workers", "2", *command]
 
 
 def assert_the_same(run: Run, whole: Run, replicas: int = 1) -> None:
@@ -129,7 +126,7 @@ def assert_the_same(run: Run, whole: Run, replicas: int = 1) -> None:
 def test_three_kills_leave_no_trace(command, capsys):
     flags = ("--train.steps", "40", "--train.evaluate_every", "20", "--train.checkpoint_every", "4")
     whole, run = Run(command, "whole", *flags), Run(command, "killed", *flags)
-    assert main(whole.command[3:]) == 0  # in this process, which has imported all already
+    assert main(whole.command) == 0  # in this process, which has imported all already
     figures = json.loads(capsys.readouterr().out)
     for step in (2, 11):  # before the first checkpoint, and within an epoch
         code, err = run.interrupt(signal.SIGKILL, step, pause=PAUSE)

@@ -2,12 +2,11 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from exported import in_session, strings
+from processes import Forked
 
 TRAIN = (
     "train pipelines/gpt_shakespeare_char.py --name plays --train.steps 40 --train.evaluate_every 20 "
@@ -30,9 +29,9 @@ def kerasformer(project):
     """Runs a command to its end: exit code, stdout and stderr."""
 
     def run(command: str, stdin: str = "") -> tuple[int, str, str]:
-        words = [sys.executable, "-m", "kerasformer", *shlex.split(command)]
-        done = subprocess.run(words, cwd=project, input=stdin, capture_output=True, encoding="utf-8")
-        return done.returncode, done.stdout, done.stderr
+        process = Forked(shlex.split(command), cwd=project)
+        out, err = process.communicate(stdin)
+        return process.returncode, out, err
 
     return run
 

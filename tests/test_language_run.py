@@ -3,14 +3,12 @@
 import dataclasses
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import Forked
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from kerasformer.config import LanguageData, LanguageModel, LanguageRecipe, LanguageTrain
@@ -304,17 +302,16 @@ def test_it_stops_after_evaluations_that_are_no_better(recipe, tmp_path):
 def test_a_worker_that_fails_before_the_training_is_missed_in_one_line(recipe, tmp_path):
     made = recipe(Path("runs"), data={"train": (Path("text.txt"),)}, train={"strategy": "multiworker"})
     (tmp_path / "recipe.py").write_text(f"from kerasformer.config import *\nfrom pathlib import *\nrecipe = {made!r}\n")
-    command = [sys.executable, "-m", "kerasformer", "train", str(tmp_path / "recipe.py")]
+    command = ["train", str(tmp_path / "recipe.py")]
     folders = [tmp_path / "without", tmp_path / "with"]
     for folder in folders:
         folder.mkdir()
     (folders[1] / "text.txt").write_text(TEXT)
-    common = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     workers = [
-        subprocess.Popen(command, cwd=folder, env=common | environment, stderr=subprocess.PIPE, text=True)
+        Forked(command, cwd=folder, environment=environment)
         for folder, environment in zip(folders, environments(2), strict=True)
     ]
-    said = [worker.communicate(timeout=120)[1].splitlines() for worker in workers]
+    said = [worker.communicate()[1].splitlines() for worker in workers]
     assert [worker.returncode for worker in workers] == [2, 2]
     assert "expected a file or folder of texts, found none at 'text.txt'" in said[0][-1]
     assert said[1][-1].startswith("kerasformer: expected every worker to answer, got UnavailableError")

@@ -1,15 +1,12 @@
 """Several heads on one backbone: a step, its sums over micro-batches and replicas, its logs and its files."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import Forked, run_python
 
 from kerasformer.data.encoding import classification
 from kerasformer.errors import InputError
@@ -108,9 +105,9 @@ def test_micro_batches_make_the_same_step(model, jit_compile):
 
 
 def test_two_replicas_make_the_same_step(model):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    found = subprocess.run([sys.executable, __file__], env=environment, stdout=subprocess.PIPE, check=True).stdout
-    replicas, logs, weights, evaluated, logits = json.loads(found.splitlines()[-1])
+    out, err = Forked([__file__], run_python).communicate()
+    assert out, err
+    replicas, logs, weights, evaluated, logits = json.loads(out.splitlines()[-1])
     assert replicas == 2
     assert logs == pytest.approx(fit(model), rel=1e-5)
     assert_weights(model, weights)

@@ -1,9 +1,5 @@
 """Recomputed blocks: the same gradients, of the same dropout, with less kept for them."""
 
-import importlib.util
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -75,8 +71,7 @@ def test_each_draw_drops_other_units():
     assert len(np.unique(counted, axis=0)) == len(counted) >= 2 * 3 * len(draws)
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="the jax extra is not installed")
-def test_jax_recomputes_too():
+def test_jax_recomputes_too(on_jax):
     code = """
 import jax, keras, numpy as np
 from kerasformer.models.gpt.config import GPTConfig
@@ -99,6 +94,4 @@ assert max(np.abs(g).max() for g in plain) > 0.1
 for one, other in zip(plain, recomputed, strict=True):
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(one).max())
 """
-    environment = {"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    on_jax(code)
