@@ -99,7 +99,9 @@ def model_of(head: str, stock: bool):
             return kinds.CausalLM(GPT(GPTConfig(**sizes, **rates)))
 
 
-def measure(setting: Setting, stock: bool, heads: Sequence[str]) -> dict[str, np.ndarray]:
+def measure(
+    setting: Setting, stock: bool, heads: Sequence[str], figures: Sequence[str] = tuple(BARS)
+) -> dict[str, np.ndarray]:
     """The figures of these heads in this process, or of this worker; an error as text."""
     import keras
     import tensorflow as tf
@@ -144,26 +146,33 @@ def measure(setting: Setting, stock: bool, heads: Sequence[str]) -> dict[str, np
     sgd = lambda: keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=1.0, **accumulation)  # noqa: E731
     adamw = lambda: keras.optimizers.AdamW(1e-3, global_clipnorm=1.0, **accumulation)  # noqa: E731
     read = lambda variables: np.concatenate([tf.convert_to_tensor(v).numpy().ravel() for v in variables])  # noqa: E731
+    every = 5 * parts // setting.steps_per_execution  # executions that read five batches
+    figure_of = {
+        "gradients": lambda head: read(trained(head, sgd, 1)[0].optimizer.momentums),  # -0.1 times the clipped gradient
+        "weights": lambda head: read(trained(head, sgd, STEPS)[0].trainable_variables),
+        "losses": lambda head: np.array(trained(head, adamw, STEPS)[1][every - 1 :: every]),
+    }
     found = {}
     for head in heads:
         try:
-            model, _ = trained(head, sgd, 1)
-            found[f"{head}/gradients"] = read(model.optimizer.momentums)  # -0.1 times the clipped gradient
-            model, _ = trained(head, sgd, STEPS)
-            found[f"{head}/weights"] = read(model.trainable_variables)
-            _, losses = trained(head, adamw, STEPS)
-            every = 5 * parts // setting.steps_per_execution  # executions that read five batches
-            found[f"{head}/losses"] = np.array(losses[every - 1 :: every])
+            found |= {f"{head}/{figure}": figure_of[figure](head) for figure in figures}
         except Exception as error:
             found[f"{head}/error"] = np.array(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
     return found
 
 
-def run(setting: Setting, stock: bool, heads: Sequence[str] = HEADS, timeout: float = 300) -> dict[str, np.ndarray]:
+def run(
+    setting: Setting,
+    stock: bool,
+    heads: Sequence[str] = HEADS,
+    figures: Sequence[str] = tuple(BARS),
+    timeout: float = 300,
+) -> dict[str, np.ndarray]:
     """`measure` in processes of its own."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.npz"
-        command = [sys.executable, __file__, "--measure", json.dumps(dataclasses.asdict(setting)), "--heads", *heads]
+        command = [sys.executable, __file__, "--measure", json.dumps(dataclasses.asdict(setting))]
+        command += ["--heads", *heads, "--figures", *figures]
         own = environments(setting.workers) if setting.workers > 1 else [{}]
         processes = [
             subprocess.Popen(
@@ -193,7 +202,7 @@ def distances(found: dict[str, np.ndarray], reference: dict[str, np.ndarray]) ->
         if f"{head}/error" in found:
             yield head, "error", str(found[f"{head}/error"])
             continue
-        for figure in BARS:
+        for figure in [figure for figure in BARS if f"{head}/{figure}" in found]:
             ours, theirs = (np.float64(values[f"{head}/{figure}"]) for values in (found, reference))
             yield head, figure, float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
@@ -217,13 +226,14 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), metavar="NAME")
     parser.add_argument("--makers", nargs="+", choices=["ours", "keras"], default=["ours", "keras"])
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS)
+    parser.add_argument("--figures", nargs="+", choices=list(BARS), default=list(BARS), help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/equivalence.json"))
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--stock", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        found = measure(Setting(**json.loads(arguments.measure)), arguments.stock, arguments.heads)
+        found = measure(Setting(**json.loads(arguments.measure)), arguments.stock, arguments.heads, arguments.figures)
         with arguments.output.open("wb") as file:
             np.savez(file, **found)
         return
