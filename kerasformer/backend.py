@@ -42,6 +42,17 @@ def compiled(function: Callable, variables: Sequence[keras.Variable]) -> Callabl
     return function
 
 
+def drop_kernels() -> None:
+    """Drops the kernels that TensorFlow keeps of each variable that there ever was: 4 MB of a BERT that is trained.
+
+    It builds those anew that are still called. Source: `EagerContext::ClearCachesAndThreadExecutors` of TensorFlow.
+    """
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow.python.eager import context
+
+        context.context().clear_kernel_cache()
+
+
 def fused(function: Callable) -> Callable:
     """A part of a compiled function, for XLA to compile on TensorFlow, which runs its own kernels otherwise."""
     if keras.backend.backend() == "tensorflow":

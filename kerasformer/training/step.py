@@ -56,6 +56,7 @@ class TrainingStep(Fitting):
             )
         if not isinstance(accumulate, int) or accumulate < 1:
             raise InputError(f"expected accumulate as a whole number of at least 1, got {accumulate!r}; change it")
+        backend.drop_kernels()
         with self.distribute_strategy.scope():
             super().compile(*args, jit_compile=False, **kwargs)
             self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
