@@ -14,6 +14,17 @@ from kerasformer.errors import InputError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, the user's part of it, or a file that may grow no further
 
 
+def path_of(path: str | os.PathLike, what: str = "folder") -> Path:
+    """The path of a file or folder that somebody passed.
+
+    Raises:
+        InputError: it is no path, or an empty one.
+    """
+    if isinstance(path, str | os.PathLike) and path != "":
+        return Path(path)
+    raise InputError(f"expected the path of a {what}, got {path!r:.60}; pass a string or a pathlib.Path")
+
+
 @contextmanager
 def new_folder(path: Path, durable: bool = False) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its name when the block ends well and vanishes when not.

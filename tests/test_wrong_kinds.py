@@ -49,6 +49,55 @@ def test_heads_that_are_none(heads):
         kf.MultiHead(heads)
 
 
+NO_PATHS = [None, 3, "", b"x", ["a"]]
+
+
+@pytest.mark.parametrize("path", NO_PATHS, ids=repr)
+def test_paths_that_are_none(model, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for call in (
+        kf.Classifier.from_pretrained,
+        kf.Bert.from_pretrained,
+        kf.WordPiece.from_folder,
+        kf.BPE.from_folder,
+        model.save_pretrained,
+        model.backbone.save_pretrained,
+        model.tokenizer.save,
+        kf.callbacks.TensorBoard,
+        kf.check,
+        kf.serve,
+        lambda path: kf.export(model, path),
+    ):
+        with pytest.raises(InputError, match="expected the path of a folder, got "):
+            call(path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("files", [None, 3, [None], [["a"]]], ids=repr)
+def test_files_of_text_that_are_none(model, files):
+    with pytest.raises(InputError, match="expected files as a sequence of paths, got "):
+        kf.data.language_modelling(files, tokenizer=model.tokenizer)
+
+
+@pytest.mark.parametrize("backbone", [None, "bert", keras.layers.Dense(2)], ids=repr)
+@pytest.mark.parametrize("head", [lambda b: kf.Classifier(b, ["a", "b"]), kf.CausalLM, kf.MaskedLM])
+def test_backbones_that_are_none(head, backbone):
+    with pytest.raises(InputError, match="expected a backbone, such as a kf.Bert or a kf.GPT, got "):
+        head(backbone)
+
+
+@pytest.mark.parametrize("config", [None, {"vocab_size": 3}], ids=repr)
+def test_configs_that_are_none(config):
+    with pytest.raises(InputError, match="expected a BertConfig, got "):
+        kf.Bert(config)
+
+
+@pytest.mark.parametrize("labels", [None, 3, "ab"], ids=repr)
+def test_labels_that_are_none(model, labels):
+    with pytest.raises(InputError, match="expected a list of labels, got "):
+        kf.Classifier(model.backbone, labels)
+
+
 def test_callbacks_and_their_data(model, batches):
     wrong = {
         "expected labelled Batches to evaluate on, got a NoneType": lambda: kf.callbacks.Evaluation(None),
@@ -62,9 +111,13 @@ def test_callbacks_and_their_data(model, batches):
         "expected a tokenizer, as model.tokenizer, got a NoneType": lambda: kf.data.classification(
             LABELLED, tokenizer=None, split=0
         ),
+        "expected learning_rate as a number of at least 0, got None": lambda: kf.optimizers.adamw(None, steps=3),
+        "expected decay as a number above 0, got None": lambda: kf.tuning.rate_shares(model, None),
         "expected steps as a number above 0, got None": lambda: kf.optimizers.adamw(1e-3, steps=None),
         "expected a schedule of linear, .* got 'line'": lambda: kf.optimizers.adamw(1e-3, steps=3, schedule="line"),
         "expected accumulate as a whole number of at least 1, got None": lambda: model.compile("sgd", accumulate=None),
+        "expected an optimizer, got None": lambda: kf.Classifier(model.backbone, ["a", "b"]).compile(None),
+        "expected jit_compile as True, False or \"auto\", got 'yes'": lambda: model.compile("sgd", jit_compile="yes"),
         "expected no y beside Batches": lambda: model.fit(batches, [0, 1]),
         "expected no sample_weight beside Batches": lambda: model.evaluate(batches, sample_weight=[0, 1]),
     }

@@ -89,6 +89,8 @@ class Texts:
         for name in ("files", "validation_files"):
             if isinstance(given := getattr(self, name), str | os.PathLike):
                 raise InputError(f"expected {name} as a sequence of paths, got {str(given)!r} alone; pass [path]")
+            if not isinstance(given, Iterable) or not all(isinstance(path, str | os.PathLike) for path in given):
+                raise InputError(f"expected {name} as a sequence of paths, got {given!r:.60}; pass [path]")
         if not 0 <= self.validation < 1:
             raise InputError(f"expected a share of at least 0 and below 1 for validation, got {self.validation}")
         if self.seed < 0:

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -16,7 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from kerasformer.data.corpus import SHARD_TOKENS, Corpus, Counts, ShardWriter, Split, id_type, write_index
 from kerasformer.data.documents import TRAIN, VALIDATION, Piece, Texts
 from kerasformer.errors import InputError
-from kerasformer.files import new_folder
+from kerasformer.files import new_folder, path_of
 from kerasformer.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ def prepare(
         InputError: the output is in use, a text cannot be read, or there is none to train on or to hold out.
     """
     dtype = id_type(tokenizer.vocab_size)
-    with new_folder(Path(output)) as folder, ExitStack() as opened, _Speed() as speed:
+    with new_folder(path_of(output)) as folder, ExitStack() as opened, _Speed() as speed:
         writers: dict[str, ShardWriter] = {}
         totals: dict[str, Counts] = defaultdict(Counts)
         for split, ids, counts in tokenized(texts.pieces(), tokenizer):

@@ -12,6 +12,7 @@ import numpy as np
 from keras import KerasTensor
 
 from kerasformer.errors import InputError, listed
+from kerasformer.files import path_of
 from kerasformer.layers.embedding import Embedding
 from kerasformer.models import weights
 from kerasformer.models.checkpoint import Checkpoint, read_config, write_checkpoint
@@ -37,6 +38,8 @@ class Model(keras.Model):
     architectures: ClassVar[dict[str, str]]  # of `transformers`, by our class name
 
     def __init__(self, config: Config, **kwargs):
+        if not isinstance(config, self.config_class):
+            raise InputError(f"expected a {self.config_class.__name__}, got {config!r:.60}; pass one")
         super().__init__(**kwargs)
         self.config = config
 
@@ -121,7 +124,7 @@ class Model(keras.Model):
         Raises:
             InputError: a missing, truncated or foreign file, or another architecture.
         """
-        folder = Path(folder)
+        folder = path_of(folder)
         values = read_config(folder)
         if values["model_type"].removesuffix(UNPUBLISHED) != cls.config_class.model_type:
             raise InputError(
@@ -150,8 +153,8 @@ class Model(keras.Model):
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Writes a folder that `transformers` and `from_pretrained` load."""
-        tensors = weights.collect(weights.by_path(self), self.rows(with_prefix=False))
-        write_checkpoint(Path(folder), tensors, self.config.to_hf() | {"architectures": [self.architectures["Model"]]})
+        folder, tensors = path_of(folder), weights.collect(weights.by_path(self), self.rows(with_prefix=False))
+        write_checkpoint(folder, tensors, self.config.to_hf() | {"architectures": [self.architectures["Model"]]})
 
 
 def load(

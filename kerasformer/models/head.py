@@ -3,13 +3,13 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import keras
 from keras import KerasTensor
 
 from kerasformer.errors import InputError
+from kerasformer.files import path_of
 from kerasformer.models import weights
 from kerasformer.models.base import Model
 from kerasformer.models.checkpoint import Checkpoint, read_config, write_checkpoint
@@ -31,6 +31,11 @@ class Head(keras.Model):
     unused: ClassVar[Mapping[str, Any]] = {}  # values of a config without the layers that the head does not read
 
     def __init__(self, backbone: Model, tokenizer: Tokenizer | None = None, **kwargs):
+        if not isinstance(backbone, Model):
+            raise InputError(
+                f"expected a backbone, such as a kf.Bert or a kf.GPT, got {backbone!r:.60}; "
+                f"build one, or load a checkpoint with {type(self).__name__}.from_pretrained"
+            )
         super().__init__(**{"dtype": backbone.dtype_policy, **kwargs})
         check_task(self.task, type(backbone))
         if tokenizer is not None and not isinstance(tokenizer, kind := backbone.tokenizer_class):
@@ -85,7 +90,7 @@ class Head(keras.Model):
     @classmethod
     def _read(cls, folder: str | os.PathLike, dtype: str | None) -> tuple[Checkpoint, Model, Tokenizer]:
         """What a folder holds, a backbone of its sizes with fresh weights, and its tokenizer."""
-        folder = Path(folder)
+        folder = path_of(folder)
         values = read_config(folder)
         config, family = cls.config_from(values), backbone_class(values["model_type"])
         checkpoint = Checkpoint.read(folder, values, family.table, family.architectures)
@@ -101,7 +106,7 @@ class Head(keras.Model):
 
     def _write(self, folder: str | os.PathLike, values: dict[str, Any], head: keras.layers.Layer | None = None) -> None:
         """Writes a folder that `transformers` and `from_pretrained` load; `values` are the task's in config.json."""
-        folder, backbone = Path(folder), self.backbone
+        folder, backbone = path_of(folder), self.backbone
         folder.mkdir(parents=True, exist_ok=True)
         if self.tokenizer is not None:
             self.tokenizer.save(folder)

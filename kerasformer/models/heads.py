@@ -9,7 +9,7 @@ import keras
 from keras import KerasTensor, ops
 
 from kerasformer.errors import InputError
-from kerasformer.files import write_json
+from kerasformer.files import path_of, write_json
 from kerasformer.layers.activations import ACTIVATIONS
 from kerasformer.layers.dense import Dense
 from kerasformer.layers.dropout import Dropout
@@ -296,7 +296,8 @@ def from_folder(folder: str | os.PathLike, *, dtype: str | None = None) -> Class
     Raises:
         InputError: as `from_pretrained`, or a folder that names no task of its family.
     """
-    values = read_config(Path(folder))
+    folder = path_of(folder)
+    values = read_config(folder)
     family, named = backbone_class(values["model_type"]), architectures_of(values)
     for head in HEADS:
         if head.task in family.architectures and any(name.endswith(family.architectures[head.task]) for name in named):

@@ -69,8 +69,10 @@ def check_labels(labels: Sequence[str], *, multi_label: bool = False) -> list[st
         multi_label: any number of them may be true, so that one alone makes sense.
 
     Raises:
-        InputError: fewer than two, one given twice, or one that is not a line.
+        InputError: no list, fewer than two, one given twice, or one that is not a line.
     """
+    if isinstance(labels, str | bytes) or not isinstance(labels, Iterable):
+        raise InputError(f"expected a list of labels, got {labels!r:.60}; pass their names")
     labels = [str(label) for label in labels]
     if len(labels) < (1 if multi_label else 2):
         raise InputError(f"expected at least two labels, got {labels}; a classifier tells classes apart")

@@ -20,6 +20,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef, 
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from kerasformer.errors import InputError
+from kerasformer.files import path_of
 from kerasformer.serving import session_loader, warmup
 from kerasformer.serving.ops import SERVERS, TEXT_OPS, Refusal, must_compile, refusal
 from kerasformer.serving.report import Finding, Report, Signature, Tensor
@@ -53,7 +54,7 @@ def check(version_dir: Path, timeout: float = 120.0) -> Report:
 
 def inspect(version_dir: Path) -> Report:
     """The part of `check` that starts no process: what the files alone tell."""
-    version_dir = _newest_version(Path(version_dir))
+    version_dir = _newest_version(path_of(version_dir))
     graph = _serving_graph(version_dir)
     definitions = {name: s for name, s in graph.signature_def.items() if not name.startswith("__")}
     signatures = {name: Signature(_tensors(s.inputs), _tensors(s.outputs)) for name, s in sorted(definitions.items())}

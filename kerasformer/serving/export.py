@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from kerasformer.errors import InputError
-from kerasformer.files import new_folder, write_json
+from kerasformer.files import new_folder, path_of, write_json
 from kerasformer.models.head import Head
 from kerasformer.models.heads import CausalLM, Classifier
 from kerasformer.serving import warmup
@@ -37,7 +37,7 @@ def export(model: Head, folder: str | os.PathLike, **options) -> Path:
             or the folder cannot be one of versions.
         OSError: the version cannot be written.
     """
-    folder = Path(folder).absolute()
+    folder = path_of(folder).absolute()
     if files := [path for path in (folder, *folder.parents) if path.is_file()]:
         raise InputError(f"expected a folder for the versions of a model, got the file {files[0]}; name another")
     kind = next((kind for head, kind in SERVED.items() if isinstance(model, head)), None)

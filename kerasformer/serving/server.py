@@ -26,6 +26,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
 from kerasformer.errors import InputError
+from kerasformer.files import path_of
 from kerasformer.serving.rest import RestApi, error_body
 from kerasformer.serving.servables import Servable, Servables
 from kerasformer.serving.session import DEFAULT_SIGNATURE
@@ -150,7 +151,7 @@ def serve(
     Raises:
         InputError: no such folder, no model in it or none that loads, or a port that cannot be had.
     """
-    folder, seconds = Path(folder), file_system_poll_wait_seconds
+    folder, seconds = path_of(folder), file_system_poll_wait_seconds
     if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         raise InputError(
             f"expected file_system_poll_wait_seconds of at least 0 (--file-system-poll-wait-seconds), got {seconds!r}; "

@@ -11,6 +11,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from kerasformer.errors import InputError
+from kerasformer.files import path_of
 from kerasformer.text import bpe_files
 from kerasformer.text.added_tokens import find_added_tokens, ordered_tokens
 from kerasformer.text.tokenizer import Frame, Tokenizer, check_ids, numbered
@@ -87,11 +88,11 @@ class BPE(Tokenizer):
         Raises:
             InputError: a file is missing or malformed, or describes a tokenizer that is not this one.
         """
-        return cls(**bpe_files.read(Path(folder)))
+        return cls(**bpe_files.read(path_of(folder)))
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json, vocab.json, merges.txt and tokenizer_config.json, which `transformers` loads too."""
-        bpe_files.write(Path(folder), self)
+        bpe_files.write(path_of(folder), self)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of the tokens, end to end; special tokens have none.

@@ -12,6 +12,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from kerasformer.errors import InputError
+from kerasformer.files import path_of
 from kerasformer.text import wordpiece_files
 from kerasformer.text.added_tokens import find_added_tokens, ordered_tokens
 from kerasformer.text.code_points import CodePointMap, map_code_points
@@ -103,11 +104,11 @@ class WordPiece(Tokenizer):
         Raises:
             InputError: a file is missing or malformed, or describes a tokenizer that is not this one.
         """
-        return cls(**wordpiece_files.read(Path(folder)))
+        return cls(**wordpiece_files.read(path_of(folder)))
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers` loads too."""
-        wordpiece_files.write(Path(folder), self)
+        wordpiece_files.write(path_of(folder), self)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Joins the tokens into text, leaving out the special ones."""

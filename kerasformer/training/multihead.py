@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Self
 
 import keras
@@ -13,6 +12,7 @@ from keras import KerasTensor
 from kerasformer.data.batches import Batches
 from kerasformer.data.masking import AnyWindows
 from kerasformer.errors import InputError
+from kerasformer.files import path_of
 from kerasformer.training.inputs import DataCheck, data_check
 from kerasformer.training.progress import STEP_LOGS
 from kerasformer.training.step import TrainingStep, all_reduced
@@ -169,7 +169,7 @@ class MultiHead(TrainingStep, keras.Model):
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Writes a folder of each head's name, that `transformers` and the head's `from_pretrained` load."""
         for name, head in self.heads.items():
-            head.save_pretrained(Path(folder) / name)
+            head.save_pretrained(path_of(folder) / name)
 
     def _unpacked(self, data: tuple) -> tuple[dict[str, tf.Tensor], Labels, Labels]:
         """Inputs, labels and weights; what weighs nothing has some label that there is."""

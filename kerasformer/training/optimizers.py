@@ -167,8 +167,18 @@ def common(
         **shape: what the schedule alone has: `power` of "polynomial", `decay_share` of "wsd".
 
     Raises:
-        InputError: steps that are no number, an unknown schedule, or a warm-up that is longer than the run.
+        InputError: a rate or steps that are no number, an unknown schedule, or a warm-up that is longer than the run.
     """
+    numbers = {
+        "learning_rate": learning_rate,
+        "warmup": warmup,
+        "floor": floor,
+        "weight_decay": weight_decay,
+        "ema": ema,
+    }
+    for name, value in numbers.items():
+        if not isinstance(value, int | float | np.number) or not value >= 0:
+            raise InputError(f"expected {name} as a number of at least 0, got {value!r:.60}; change it")
     if not isinstance(steps, int | float | np.number) or not steps > 0:
         raise InputError(f"expected steps as a number above 0, got {steps!r}; pass the length of the run")
     if schedule not in SCHEDULES:

@@ -56,9 +56,13 @@ class TrainingStep(Fitting):
             )
         if not isinstance(accumulate, int) or accumulate < 1:
             raise InputError(f"expected accumulate as a whole number of at least 1, got {accumulate!r}; change it")
+        if jit_compile not in (True, False, "auto"):
+            raise InputError(f'expected jit_compile as True, False or "auto", got {jit_compile!r}; change it')
         backend.drop_kernels()
         with self.distribute_strategy.scope():
             super().compile(*args, jit_compile=False, **kwargs)
+            if self.optimizer is None:
+                raise InputError("expected an optimizer, got None; pass kf.optimizers.adamw(...), or one of Keras")
             self.optimizer.build(self.trainable_variables)  # inside of a tf.function it would be traced twice
         leave_to_step(self.optimizer, self.distribute_strategy)
         self.accumulate, self.loss_weight = accumulate, loss_weight

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tensorboard.plugins.hparams import api as hparams
 
 from kerasformer.errors import InputError
+from kerasformer.files import path_of
 from kerasformer.training.averages import averaged
 from kerasformer.training.evaluation import Evaluation, Report
 from kerasformer.training.faults import may_be_lost
@@ -50,7 +51,7 @@ class TensorBoard(keras.callbacks.Callback):
             raise InputError(
                 f"expected a kf.callbacks.Evaluation as evaluation, got a {type(evaluation).__name__}; make one"
             )
-        self.folder = Path(folder) / "tensorboard"
+        self.folder = path_of(folder) / "tensorboard"
         self.evaluation, self.hyperparameters = evaluation, dict(hyperparameters or {})
         self.prompts, self.sample_tokens = list(prompts), sample_tokens
         self.meter = Meter()

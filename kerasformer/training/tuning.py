@@ -12,7 +12,12 @@ def rate_shares(model: Head, decay: float) -> dict[str, float]:
     Discriminative rates of ULMFiT (Howard & Ruder 2018, arXiv 1801.06146), as ELECTRA has them (arXiv 2003.10555): the
     last block's share is `decay`, the first of L blocks' `decay ** L`, and that of the embeddings once more. What is
     above the blocks, such as a pooler and the head, learns at the full rate.
+
+    Raises:
+        InputError: a decay that is no number above 0.
     """
+    if not isinstance(decay, int | float) or not decay > 0:
+        raise InputError(f"expected decay as a number above 0, got {decay!r:.60}; 1 leaves all rates alike")
     if decay == 1:
         return {}
     stages = model.backbone.stages
