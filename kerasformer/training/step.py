@@ -67,7 +67,8 @@ class TrainingStep(Fitting):
         jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
         # On several replicas the update meets the others, which no compiled function can.
         alone = self.distribute_strategy.num_replicas_in_sync == 1
-        self._update = tf.function(self._apply_gradients, jit_compile=jit_update) if alone else self._apply_gradients
+        apply = tf.function(self._apply_gradients, jit_compile=jit_update, autograph=False)
+        self._update = apply if alone else self._apply_gradients
 
     def get_compile_config(self) -> dict[str, Any]:
         """See Keras; what `compile` was given."""
