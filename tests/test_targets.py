@@ -63,7 +63,7 @@ def test_a_step_is_that_of_keras(classifier, loss, labels, settings, accumulate)
     ours = classifier(NAMES)
     plain = heads.Classifier(classifier().backbone, NAMES)
     plain.set_weights(ours.get_weights())
-    plain.compile(keras.optimizers.SGD(0.1), loss)
+    plain.compile(keras.optimizers.SGD(0.1), loss, run_eagerly=True)
     ours.compile(keras.optimizers.SGD(0.1), loss, jit_compile=False, accumulate=accumulate)
     assert_same(fit(ours, labels, **settings), fit(plain, labels, **settings))
 
