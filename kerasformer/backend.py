@@ -29,7 +29,7 @@ def compiled(function: Callable, variables: Sequence[keras.Variable]) -> Callabl
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, reduce_retracing=True)
+        return tf.function(function, reduce_retracing=True, autograph=False)
     if keras.backend.backend() == "jax":
         import jax
 

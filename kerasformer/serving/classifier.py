@@ -61,8 +61,8 @@ class ServedClassifier(Served):
         strings = {name: tf.TensorSpec([None], tf.string, name=name) for name in self.text_names}
         ids = {n: tf.TensorSpec([None, None], tf.int32, name=n) for n in self.model.input_names}
         return {
-            DEFAULT_SIGNATURE: tf.function(text).get_concrete_function(**strings),
-            "token_ids": tf.function(token_ids).get_concrete_function(**ids),
+            DEFAULT_SIGNATURE: tf.function(text, autograph=False).get_concrete_function(**strings),
+            "token_ids": tf.function(token_ids, autograph=False).get_concrete_function(**ids),
         }
 
     def save(self, folder: Path) -> None:

@@ -123,9 +123,11 @@ class ServedGenerator(Served):
         prompt = tf.TensorSpec([None], tf.string, name="prompt")
         settings = {name: tf.TensorSpec([None], dtype, name=name) for name, dtype in SETTINGS.items()}
         return {
-            DEFAULT_SIGNATURE: tf.function(by_default).get_concrete_function(prompt),
-            "generate": tf.function(self.generate).get_concrete_function(prompt, **settings),
-            "score": tf.function(self.score).get_concrete_function(tf.TensorSpec([None], tf.string, name="text")),
+            DEFAULT_SIGNATURE: tf.function(by_default, autograph=False).get_concrete_function(prompt),
+            "generate": tf.function(self.generate, autograph=False).get_concrete_function(prompt, **settings),
+            "score": tf.function(self.score, autograph=False).get_concrete_function(
+                tf.TensorSpec([None], tf.string, name="text")
+            ),
         }
 
     def warmup_requests(self) -> Requests:

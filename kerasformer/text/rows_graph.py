@@ -15,7 +15,7 @@ def string_function(method: Callable[[tf.Tensor], tf.RaggedTensor]) -> Callable[
 
     One that decorates the method in its class does not, and would fail where nothing else keeps the object.
     """
-    return tf.function(method, input_signature=[tf.TensorSpec([None], tf.string)])
+    return tf.function(method, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
 
 def to_strings(name: str, texts: tf.Tensor | Sequence[str]) -> tf.Tensor:
