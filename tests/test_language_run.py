@@ -199,6 +199,7 @@ def test_epochs_bfloat16_and_nothing_held_out(recipe, tmp_path):
             "epochs": 2,
             "evaluate_every": 0,
             "precision": "bfloat16",
+            "peak_tflops": 1.0,
             "schedule": "wsd",
             "optimizer": "muon",
         },

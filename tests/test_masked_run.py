@@ -210,7 +210,7 @@ def test_training_goes_on_from_a_checkpoint_and_a_prepared_text(commands, text, 
         "more",
         MaskedData((tmp_path / "prepared",), max_length=16, batch_size=16, whole_words=True),
         LanguageModel(commands / "model"),
-        TextTrain(steps=2, learning_rate=1e-4, compile="none", precision="bfloat16", optimizer="muon"),
+        TextTrain(steps=2, learning_rate=1e-4, compile="none", precision="bfloat16", optimizer="muon", peak_tflops=1.0),
         runs=tmp_path / "runs",
     )
     assert train(recipe)["val_loss"] < 1.5

@@ -53,7 +53,13 @@ def assert_same(found, expected):
 @pytest.mark.parametrize(
     ("loss", "labels", "settings", "accumulate"),
     [
-        (keras.losses.SparseCategoricalCrossentropy(**MEAN), IDS[:, None], {"sample_weight": WEIGHTS[:, None]}, 1),
+        pytest.param(
+            keras.losses.SparseCategoricalCrossentropy(**MEAN),
+            IDS[:, None],
+            {"sample_weight": WEIGHTS[:, None]},
+            1,
+            marks=pytest.mark.slow,
+        ),
         (keras.losses.CategoricalCrossentropy(label_smoothing=0.1, **MEAN), ONE_HOT, {"class_weight": {1: 3.0}}, 2),
         (keras.losses.BinaryCrossentropy(**MEAN), MULTI_HOT, {"sample_weight": WEIGHTS}, 1),
     ],
