@@ -149,7 +149,7 @@ word = st.builds(lambda start, rest: (start, *rest), st.integers(0, 499), st.lis
 rate = st.floats(0, 0.99)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(
     rows=st.lists(st.lists(word, max_size=8), max_size=5),
     rates=st.builds(Augment, replace=rate, delete=rate, insert=rate, swap=rate),

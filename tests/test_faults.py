@@ -34,25 +34,32 @@ STEPS = 7  # of an epoch
 
 
 class Faulty(Classifier):
-    """Loses a NaN where the step is one of `bad`."""
-
-    bad = ()
+    """Loses a NaN at the steps from the first to the last of `bad`."""
 
     def weights_of(self, labels, sample_weight):
         weights = super().weights_of(labels, sample_weight)
-        is_bad = tf.reduce_any(tf.equal(tf.cast(self.optimizer.iterations, tf.int32) + 1, list(self.bad)))
-        return tf.where(is_bad, np.nan, weights)
+        step = tf.cast(self.optimizer.iterations, tf.int32) + 1
+        return tf.where((step >= self.bad[0]) & (step <= self.bad[1]), np.nan, weights)
+
+
+@pytest.fixture(scope="module")
+def compiled(classifier, animals):
+    """A faulty model that is traced once, its data, and the values that it begins with."""
+    model, data = table(classifier, animals)
+    model = Faulty(model.backbone, model.labels, model.tokenizer)
+    model.bad = tf.Variable([0, 0])
+    model.compile(adamw(1e-2, steps=20), jit_compile=False)
+    return model, data, values_of(model)
 
 
 @pytest.fixture
-def faulty(classifier, animals):
-    """Makes a model whose losses at some steps are no numbers, its data, and callbacks that watch it."""
+def faulty(compiled):
+    """Begins anew with a model whose losses at some steps are no numbers, its data, and callbacks that watch it."""
+    model, data, values = compiled
 
     def build(folder, bad, rewind):
-        model, data = table(classifier, animals)
-        model = Faulty(model.backbone, model.labels, model.tokenizer)
-        model.bad = bad
-        model.compile(adamw(1e-2, steps=20), jit_compile=False)
+        model.bad.assign(bad)
+        state.assign(state.variables_of(model), values, "this file")
         checkpoints, logs = Checkpoints(folder, every=2), Logs()
         return model, data, logs, [logs, Finite(data.describe, checkpoints if rewind else None), checkpoints]
 
@@ -60,7 +67,7 @@ def faulty(classifier, animals):
 
 
 def test_a_loss_that_is_no_number_is_told_with_its_data(faulty, tmp_path):
-    model, data, _, callbacks = faulty(tmp_path, [6], rewind=False)
+    model, data, _, callbacks = faulty(tmp_path, (6, 6), rewind=False)
     with pytest.raises(InputError) as caught:
         model.fit(data, verbose=0, callbacks=callbacks)
     callbacks[-1].wait()
@@ -75,7 +82,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_data(faulty, tmp_path):
 
 
 def test_a_rewind_goes_on_from_the_checkpoint_without_the_batch(faulty, tmp_path, caplog):
-    model, data, logs, callbacks = faulty(tmp_path, [6], rewind=True)
+    model, data, logs, callbacks = faulty(tmp_path, (6, 6), rewind=True)
     model.fit(data, epochs=2, verbose=0, callbacks=callbacks)
     [message] = [message for message in caplog.messages if "back to" in message]
     assert message.startswith("expected a finite loss, got nan at step 6 (examples ")
@@ -83,23 +90,24 @@ def test_a_rewind_goes_on_from_the_checkpoint_without_the_batch(faulty, tmp_path
     assert [step for step, found in logs.steps.items() if not np.isfinite(found["loss"])] == [6]
     assert logs.steps[7]["loss"] == logs.steps[7]["step_loss"]  # the running mean begins anew
     assert steps_made(model.optimizer) == 2 * STEPS
+    values = values_of(model)
 
     # The same by hand: the weights of step 4, the data and the rate of step 7.
-    other, data, _, _ = faulty(tmp_path, [], rewind=False)
+    other, data, _, _ = faulty(tmp_path, (0, 0), rewind=False)
     [*_, kept] = sorted(tmp_path.iterdir())
     assert kept.name == f"step-{2 * STEPS:08}"
     other.fit(data, steps_per_epoch=4, verbose=0)
     other.optimizer.iterations.assign(6)
     other.fit(data, epochs=2, initial_step=6, verbose=0)
-    assert_the_same(values_of(model), values_of(other))
+    assert_the_same(values_of(other), values)
 
 
 def test_three_rewinds_to_a_checkpoint_are_enough(faulty, tmp_path, caplog):
-    model, data, _, callbacks = faulty(tmp_path, range(5, 100), rewind=True)
+    model, data, _, callbacks = faulty(tmp_path, (5, 99), rewind=True)
     with pytest.raises(InputError, match=r"nan at step 8 \(.*\), 3 rewinds to step 4 before; lower the learning rate"):
         model.fit(data, epochs=3, verbose=0, callbacks=callbacks)
     assert len([message for message in caplog.messages if "back to the weights of step 4" in message]) == 3
-    model, data, _, callbacks = faulty(tmp_path / "none", [1], rewind=True)
+    model, data, _, callbacks = faulty(tmp_path / "none", (1, 1), rewind=True)
     with pytest.raises(InputError, match=r"nan at step 1 \(.*\), before the first checkpoint; lower"):
         model.fit(data, verbose=0, callbacks=callbacks)
 
@@ -164,14 +172,15 @@ def test_a_stopped_run_goes_on_and_a_finished_one_for_longer(run, tmp_path, capl
     assert sorted(set(steps)) == list(range(1, 4 * STEPS + 1)) and len(steps) == 4 * STEPS + 4
 
 
-def test_other_data_of_the_same_name_are_refused(recipe, animals, tmp_path):
-    table = shutil.copy(animals, tmp_path / "animals.csv")
-    run = recipe(tmp_path / "runs", data={"train": table}, train={"epochs": 1})
-    train(run)
-    (run.folder / "figures.json").unlink()
-    Path(table).write_text(Path(table).read_text() + "a new cat,,cat\n")
+def test_other_data_of_the_same_name_are_refused(run, animals, tmp_path):
+    begun, _ = run
+    table = tmp_path / "animals.csv"
+    table.write_text(animals.read_text() + "a new cat,,cat\n")
+    other = dataclasses.replace(begun, runs=tmp_path / "runs", data=dataclasses.replace(begun.data, train=table))
+    shutil.copytree(begun.folder, other.folder)
+    (other.folder / "figures.json").unlink()
     with pytest.raises(InputError, match="expected the data that .* was begun with, got others; bring them back"):
-        train(run)
+        train(other)
 
 
 def test_a_run_goes_on_where_its_files_have_moved_and_not_where_they_are_others(recipe, animals, tmp_path, caplog):
@@ -260,7 +269,7 @@ def test_a_signal_in_the_middle_of_a_line_is_told_after_it():
 # Disks that are full
 
 
-def test_a_full_disk_ends_the_training_and_leaves_the_last_checkpoint(classifier, animals, tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_training_and_leaves_the_last_checkpoint(faulty, tmp_path, monkeypatch):
     write = state.write_arrays
 
     def full(file, arrays):
@@ -269,8 +278,7 @@ def test_a_full_disk_ends_the_training_and_leaves_the_last_checkpoint(classifier
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(state, "write_arrays", full)
-    model, data = table(classifier, animals)
-    model.compile("sgd", jit_compile=False)
+    model, data, _, _ = faulty(tmp_path, (0, 0), rewind=False)
     with pytest.raises(InputError) as caught:
         model.fit(data, epochs=3, verbose=0, callbacks=[Checkpoints(tmp_path, every=2)])
     assert str(caught.value) == (

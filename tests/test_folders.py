@@ -91,7 +91,7 @@ def test_the_logits_are_those_of_transformers_and_so_are_the_names_of_what_is_sa
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["own output", "masked, own output"])
+@pytest.mark.parametrize("name", ["own output", pytest.param("masked, own output", marks=pytest.mark.slow)])
 def test_an_output_embedding_of_its_own_is_trained_and_saved(name, write, tmp_path):
     variant = VARIANTS[name]
     trained = getattr(kf, reader(variant).__name__).from_pretrained(write(variant), dtype="float32")

@@ -42,6 +42,12 @@ MODELS = {
     "MultiHead": multi_head,
 }
 every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+# The others are copied in the same way, by what the test of files asks of each.
+COPIED = {"Classifier", "untied", "MultiHead"}
+each_to_copy = pytest.mark.parametrize(
+    "make",
+    [pytest.param(make, id=name, marks=() if name in COPIED else pytest.mark.slow) for name, make in MODELS.items()],
+)
 
 
 def outputs(model) -> dict[str, np.ndarray]:
@@ -76,7 +82,7 @@ def test_a_file_holds_the_whole_model(make, tmp_path):
         )
 
 
-@every_model
+@each_to_copy
 def test_copies_and_pickles_hold_it_too_and_a_clone_its_shapes(make):
     model = make()
     assert_equal(copy.deepcopy(model), model)

@@ -30,11 +30,18 @@ def edited(folder: Path, **values) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def saved(classifier, tmp_path_factory) -> Path:
+    """A classifier of the labels a, b and c, which no test changes."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    classifier(["a", "b", "c"]).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def folder(classifier, tmp_path) -> Path:
-    """A classifier of the labels a, b and c."""
-    classifier(["a", "b", "c"]).save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+def folder(saved, tmp_path) -> Path:
+    """The same in a folder of its own."""
+    return shutil.copytree(saved, tmp_path / "model")
 
 
 def logits(model) -> np.ndarray:
@@ -225,6 +232,7 @@ def test_the_other_kind_of_head_starts_fresh_where_it_is_asked_for(problem, want
 def test_a_run_on_one_label_a_text_starts_a_fresh_head(recipe, classifier, tmp_path, caplog):
     classifier(dim=32, mlp_dim=32).save_pretrained(tmp_path / "model")
     edited(tmp_path / "model", problem_type=MULTI)
-    figures = train(recipe(tmp_path, model={"from_pretrained": tmp_path / "model"}, train={"epochs": 1}))
+    start = {"data": {"split": 0.0}, "model": {"from_pretrained": tmp_path / "model"}, "train": {"epochs": 1}}
+    figures = train(recipe(tmp_path, **start))
     assert f"has a classifier of problem_type {MULTI}: a fresh classifier takes its place" in caplog.text
     assert not kf.Classifier.from_pretrained(figures["model"]).multi_label

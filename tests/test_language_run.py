@@ -40,14 +40,13 @@ def recipe(text):
     base = LanguageRecipe(
         "animals",
         LanguageData((text,), tokenizer="char", max_length=16, batch_size=4),
-        LanguageModel(num_layers=2, num_heads=2, dim=16),
+        LanguageModel(num_layers=1, num_heads=2, dim=16),
         LanguageTrain(
             steps=STEPS,
             learning_rate=1e-2,
             min_learning_rate=1e-3,
             evaluate_every=EVERY,
             steps_per_execution=5,
-            prompts=("the cat", "a dog"),
             precision="float32",
             compile="none",
         ),
@@ -63,7 +62,7 @@ def recipe(text):
 @pytest.fixture(scope="module")
 def run(recipe, tmp_path_factory):
     """A finished run: its recipe and the figures that `train` returned."""
-    made = recipe(tmp_path_factory.mktemp("run") / "runs")
+    made = recipe(tmp_path_factory.mktemp("run") / "runs", train={"prompts": ("the cat", "a dog")})
     return made, train(made)
 
 
@@ -179,7 +178,7 @@ def test_fine_tuning_goes_on_from_a_checkpoint(run, recipe, tmp_path):
 
 
 def test_the_last_evaluation_is_at_the_end(recipe, tmp_path):
-    made = recipe(tmp_path / "runs", train={"steps": 7, "evaluate_every": 3, "checkpoint_every": 1, "prompts": ()})
+    made = recipe(tmp_path / "runs", train={"steps": 7, "evaluate_every": 3, "checkpoint_every": 1})
     figures = train(made)
     assert [record["step"] for record in log_of(made.folder)[1]] == [3, 6, 7]
     assert train(made) == figures
@@ -198,6 +197,7 @@ def test_epochs_bfloat16_and_nothing_held_out(recipe, tmp_path):
             "epochs": 2,
             "evaluate_every": 0,
             "precision": "bfloat16",
+            "peak_tflops": 1.0,
             "schedule": "wsd",
             "optimizer": "muon",
         },
@@ -293,7 +293,7 @@ def test_a_prepared_folder_is_not_read_as_text(tmp_path):
 
 
 def test_it_stops_after_evaluations_that_are_no_better(recipe, tmp_path):
-    made = recipe(tmp_path, train={"learning_rate": 0.0, "min_learning_rate": 0.0, "early_stopping": 2, "prompts": ()})
+    made = recipe(tmp_path, train={"learning_rate": 0.0, "min_learning_rate": 0.0, "early_stopping": 2})
     train(dataclasses.replace(made, train=dataclasses.replace(made.train, steps=50)))
     _, evaluations = log_of(made.folder)
     assert [record["step"] for record in evaluations] == [10, 20, 30]

@@ -52,7 +52,7 @@ def words_of(row) -> list[list[int]]:
     return words
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(token_ids=rows, share=shares, whole=st.booleans(), seed=seeds)
 def test_what_is_chosen_is_labelled_and_all_else_is_left_alone(token_ids, share, whole, seed):
     original = np.array(token_ids, np.int32)
@@ -65,7 +65,7 @@ def test_what_is_chosen_is_labelled_and_all_else_is_left_alone(token_ids, share,
     assert np.isin(found[chosen], [MASK, *range(FIRST, VOCAB)]).all()
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(token_ids=rows, share=shares, seed=seeds)
 def test_the_share_is_kept_in_every_row(token_ids, share, seed):
     _, labels = mask(token_ids, share, seed=seed)
@@ -74,7 +74,7 @@ def test_the_share_is_kept_in_every_row(token_ids, share, seed):
         assert (row_labels >= 0).sum() == min(ordinary, max(1, round(share * ordinary)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(token_ids=rows, share=shares, seed=seeds)
 def test_whole_words_are_whole_and_as_many_as_fit(token_ids, share, seed):
     _, labels = mask(token_ids, share, True, seed)

@@ -44,7 +44,14 @@ def trained(kind, vocab_size=16, remat=False, dtype="float32"):
     return model
 
 
-@pytest.mark.parametrize(("kind", "remat"), [(Classifier, True), (CausalLM, False)])
+@pytest.mark.parametrize(
+    ("kind", "remat"),
+    [
+        (MultiHead, True),  # a Classifier and a MaskedLM
+        pytest.param(Classifier, True, marks=pytest.mark.slow),
+        pytest.param(CausalLM, False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_trained_model_is_freed(kind, remat):
     gc.collect()
     before = set(gradient_registry.list())

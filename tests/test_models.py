@@ -1,6 +1,7 @@
 """What every model family must do, asked of each that is found."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -25,6 +26,25 @@ def tiny(family, **kwargs):
     return family(family.config_class(**TINY, **kwargs))
 
 
+@functools.cache
+def shared(family):
+    """A tiny model that no test changes."""
+    return tiny(family)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Gives the folder of a family's tiny model, which no test changes."""
+
+    @functools.cache
+    def write(family):
+        folder = tmp_path_factory.mktemp("saved") / "model"
+        shared(family).save_pretrained(folder)
+        return folder
+
+    return write
+
+
 def inputs_of(model, batch=3, length=7):
     ids = np.random.default_rng(0).integers(0, TINY["vocab_size"], (batch, length)).astype(np.int32)
     mask = (np.arange(length) < np.array([[length], [4], [1]])[:batch]).astype(np.int32)
@@ -34,7 +54,7 @@ def inputs_of(model, batch=3, length=7):
 
 @every_family
 def test_hidden_states_and_pooled_have_their_shapes(family):
-    model = tiny(family)
+    model = shared(family)
     outputs = model(inputs_of(model))
     assert tuple(outputs["hidden_states"].shape) == (3, 7, 8)
     assert tuple(outputs["pooled"].shape) == (3, 8)
@@ -42,7 +62,7 @@ def test_hidden_states_and_pooled_have_their_shapes(family):
 
 @every_family
 def test_padding_does_not_change_what_is_real(family):
-    model = tiny(family)
+    model = shared(family)
     inputs = inputs_of(model)
     short = {name: value[1:2, :4] for name, value in inputs.items()}
     padded = model(inputs)["hidden_states"][1, :4]
@@ -51,7 +71,7 @@ def test_padding_does_not_change_what_is_real(family):
 
 @every_family
 def test_config_round_trip(family):
-    model = tiny(family)
+    model = shared(family)
     assert type(model).from_config(model.get_config()).config == model.config
     assert type(model.config).from_hf(model.config.to_hf()) == model.config
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -59,10 +79,9 @@ def test_config_round_trip(family):
 
 
 @every_family
-def test_checkpoint_round_trip(family, tmp_path):
-    model = tiny(family)
-    model.save_pretrained(tmp_path)
-    again = family.from_pretrained(tmp_path)
+def test_checkpoint_round_trip(family, saved):
+    model = shared(family)
+    again = family.from_pretrained(saved(family))
     inputs = inputs_of(model)
     np.testing.assert_array_equal(model(inputs)["hidden_states"], again(inputs)["hidden_states"])
     assert again.config == model.config
@@ -72,7 +91,7 @@ def test_checkpoint_round_trip(family, tmp_path):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @every_family
 def test_keras_file_round_trip(family, tmp_path):
-    model = tiny(family)
+    model = shared(family)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     inputs = inputs_of(model)
@@ -93,7 +112,7 @@ def test_an_output_embedding_of_its_own_scores_the_tokens(family):
 
 @every_family
 def test_every_variable_has_a_row_and_every_row_a_variable(family):
-    model = tiny(family)
+    model = shared(family)
     rows = family.table.rows_for(model.config.num_layers, None)
     assert sorted(row.path for row in rows) == sorted(v.path.split("/", 1)[1] for v in model.weights)
 
@@ -116,10 +135,12 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(family):
 
 @every_preset
 def test_preset_has_its_published_parameter_count(family, preset):
+    """Of its blocks, which are alike, one is built."""
     with keras.StatelessScope(initialize_variables=False):  # shapes alone: no weight is allocated
-        count = family.from_preset(preset.name).count_params()
+        model = family.from_preset(preset.name, num_layers=1)
     keras.utils.clear_session()  # or the next model would allocate them after all
-    assert count == preset.num_parameters
+    block = sum(np.prod(weight.shape) for weight in model.weights if "/block_0/" in weight.path)
+    assert block and model.count_params() + (preset.values["num_layers"] - 1) * block == preset.num_parameters
 
 
 @every_preset
@@ -134,8 +155,8 @@ def test_unknown_preset(family):
 
 
 @every_family
-def test_foreign_model_type(family, tmp_path):
-    tiny(family).save_pretrained(tmp_path)
+def test_foreign_model_type(family, saved, tmp_path):
+    shutil.copytree(saved(family), tmp_path, dirs_exist_ok=True)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "t5"}))
     with pytest.raises(InputError, match="got 't5'"):
@@ -168,8 +189,8 @@ def test_foreign_model_type(family, tmp_path):
         "no folder",
     ],
 )
-def test_broken_folders(family, break_it, message, tmp_path):
-    tiny(family).save_pretrained(tmp_path / "model")
+def test_broken_folders(family, break_it, message, saved, tmp_path):
+    shutil.copytree(saved(family), tmp_path / "model")
     break_it(tmp_path / "model")
     with pytest.raises(InputError, match=message) as caught:
         family.from_pretrained(tmp_path / "model")
@@ -181,8 +202,8 @@ def _truncate(file):
 
 
 @every_family
-def test_weights_of_another_size_are_listed_and_nothing_is_loaded(family, tmp_path):
-    tiny(family).save_pretrained(tmp_path)
+def test_weights_of_another_size_are_listed_and_nothing_is_loaded(family, saved, tmp_path):
+    shutil.copytree(saved(family), tmp_path, dirs_exist_ok=True)
     config = json.loads((tmp_path / "config.json").read_text())
     width = family.config_class.hf_names["mlp_dim"]
     (tmp_path / "config.json").write_text(json.dumps(config | {width: 20}))
@@ -191,10 +212,10 @@ def test_weights_of_another_size_are_listed_and_nothing_is_loaded(family, tmp_pa
 
 
 @every_family
-def test_missing_and_foreign_tensors_are_listed(family, tmp_path):
+def test_missing_and_foreign_tensors_are_listed(family, saved, tmp_path):
     from safetensors.numpy import load_file, save_file
 
-    tiny(family).save_pretrained(tmp_path)
+    shutil.copytree(saved(family), tmp_path, dirs_exist_ok=True)
     tensors = load_file(tmp_path / "model.safetensors")
     victim = next(name for name in tensors if "0" in name)
     tensors["stranger"] = tensors.pop(victim)

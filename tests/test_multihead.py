@@ -118,7 +118,7 @@ def test_two_replicas_make_the_same_step(model):
 
 
 def test_the_backbone_reads_the_inputs_once(monkeypatch):
-    model, calls = make(run_eagerly=True), []
+    model, calls = make(run_eagerly=True, jit_compile=False), []
     read = model.backbone.call
     monkeypatch.setattr(model.backbone, "call", lambda *args, **kwargs: calls.append(1) or read(*args, **kwargs))
     inputs = {name: tf.constant(value) for name, value in INPUTS.items()}
@@ -137,7 +137,7 @@ def test_evaluating_does_not_depend_on_the_batches(model):
 
 
 def test_a_head_of_loss_weight_0_is_seen_and_teaches_nothing(model):
-    watching = make(loss_weights={"words": 0})
+    watching = make(loss_weights={"words": 0}, jit_compile=False)
     watching.set_weights(model.get_weights())
     expected, _ = by_hand(model)
     before = watching.heads["words"].head.get_weights()
@@ -156,7 +156,7 @@ def test_a_step_without_labels_of_a_head_learns_from_the_others(model):
 
 
 def test_a_head_may_have_another_loss(model):
-    smooth = make(loss={"words": Crossentropy(label_smoothing=0.2)})
+    smooth = make(loss={"words": Crossentropy(label_smoothing=0.2)}, jit_compile=False)
     smooth.set_weights(model.get_weights())
     found = smooth.evaluate(INPUTS, LABELS, sample_weight=WEIGHTS, batch_size=ROWS, verbose=0, return_dict=True)
     known = LABELS["words"] >= 0
@@ -180,7 +180,7 @@ def test_a_backbone_that_predicts_next_tokens_may_have_two_heads():
     keras.utils.set_random_seed(0)
     backbone = GPT(GPTConfig(**SIZES, dropout=0.0))
     model = MultiHead({"topic": Classifier(backbone, ["cat", "dog"]), "next": CausalLM(backbone)})
-    model.compile(keras.optimizers.SGD(RATE))
+    model.compile(keras.optimizers.SGD(RATE), jit_compile=False)
     inputs = {name: INPUTS[name] for name in model.backbone.input_names}
     labels = {"topic": LABELS["topic"], "next": LABELS["words"]}
     logs = model.fit(inputs, labels, batch_size=ROWS, epochs=3, verbose=0).history
@@ -196,7 +196,7 @@ def test_one_head_is_scaled_by_a_number(model):
     after = [
         v.numpy() - RATE * tf.convert_to_tensor(g) for v, g in zip(head.trainable_variables, gradients, strict=True)
     ]
-    head.compile(keras.optimizers.SGD(RATE), loss_weights=0.5)
+    head.compile(keras.optimizers.SGD(RATE), loss_weights=0.5, jit_compile=False)
     assert head.evaluate(INPUTS, labels, verbose=0)[0] == pytest.approx(float(half), rel=1e-5)
     logs = head.fit(INPUTS, labels, batch_size=ROWS, verbose=0).history
     assert logs["loss"] == logs["step_loss"] == pytest.approx([float(half)], rel=1e-5)

@@ -123,10 +123,16 @@ def settings(name: str) -> dict:
 # Tolerance: float32 rounds at 6e-8. The Newton-Schulz iteration of Muon enlarges that some hundred times, and the sign
 # in Lion is of numbers that are nowhere near zero.
 TOLERANCES = {"muon": 1e-4}
+OUR_STEPS = ("adamw", "lamb", "adafactor")  # the others' are Keras's
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("name", "compiled"),
+    [
+        *((name, False) for name in OPTIMIZERS),
+        *(pytest.param(name, True, marks=() if name in OUR_STEPS else pytest.mark.slow) for name in OPTIMIZERS),
+    ],
+)
 def test_steps_are_those_of_numpy(name, compiled):
     trained = variables()
     optimizer = OPTIMIZERS[name](0.1, **settings(name))
@@ -141,7 +147,6 @@ def test_steps_are_those_of_numpy(name, compiled):
             np.testing.assert_allclose(value, reference, rtol=tolerance, atol=tolerance, err_msg=path)
 
 
-OUR_STEPS = ("adamw", "lamb", "adafactor")  # the others' are Keras's
 REPLICAS = """
 import sys
 import tensorflow as tf

@@ -51,6 +51,7 @@ def test_newsgroups_reads_posts_that_have_text(newsgroups):
 
 def test_newsgroups_trains(newsgroups, tmp_path, capsys):
     arguments = ["--model.from_pretrained", str(TINY), "--data.max_length", "16", "--runs", str(tmp_path / "runs")]
+    arguments += ["--train.epochs", "1", "--train.compile", "none"]
     assert main(["train", str(PIPELINES / "bert_newsgroups.py"), *arguments]) == 0
     assert '"accuracy"' in capsys.readouterr().out
     assert (tmp_path / "runs/newsgroups/model/model.safetensors").is_file()

@@ -53,7 +53,13 @@ def assert_same(found, expected):
 @pytest.mark.parametrize(
     ("loss", "labels", "settings", "accumulate"),
     [
-        (keras.losses.SparseCategoricalCrossentropy(**MEAN), IDS[:, None], {"sample_weight": WEIGHTS[:, None]}, 1),
+        pytest.param(
+            keras.losses.SparseCategoricalCrossentropy(**MEAN),
+            IDS[:, None],
+            {"sample_weight": WEIGHTS[:, None]},
+            1,
+            marks=pytest.mark.slow,
+        ),
         (keras.losses.CategoricalCrossentropy(label_smoothing=0.1, **MEAN), ONE_HOT, {"class_weight": {1: 3.0}}, 2),
         (keras.losses.BinaryCrossentropy(**MEAN), MULTI_HOT, {"sample_weight": WEIGHTS}, 1),
     ],
@@ -63,7 +69,7 @@ def test_a_step_is_that_of_keras(classifier, loss, labels, settings, accumulate)
     ours = classifier(NAMES)
     plain = heads.Classifier(classifier().backbone, NAMES)
     plain.set_weights(ours.get_weights())
-    plain.compile(keras.optimizers.SGD(0.1), loss)
+    plain.compile(keras.optimizers.SGD(0.1), loss, run_eagerly=True)
     ours.compile(keras.optimizers.SGD(0.1), loss, jit_compile=False, accumulate=accumulate)
     assert_same(fit(ours, labels, **settings), fit(plain, labels, **settings))
 

@@ -1,6 +1,7 @@
 """What one sees of a run's speed: the meter, the feed that it reads, the table of steps, profiles."""
 
 import csv
+import functools
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,8 +38,26 @@ class Recorder(keras.callbacks.Callback):
         self.records.append(dict(logs))
 
 
-def gpt() -> CausalLM:
-    return CausalLM(GPT(GPTConfig(vocab_size=30, **SIZES)))
+def gpt(**sizes) -> CausalLM:
+    return CausalLM(GPT(GPTConfig(vocab_size=30, **SIZES | sizes)))
+
+
+@pytest.fixture(scope="module")
+def traced():
+    """Gives the model of one layer that makes so many steps an execution, which is traced once, at its step 0."""
+
+    @functools.cache
+    def compiled(together):
+        model = gpt(num_layers=1)
+        model.compile(keras.optimizers.Adam(1e-3), steps_per_execution=together, jit_compile=False)
+        return model
+
+    def begun(together=1):
+        model = compiled(together)
+        model.optimizer.iterations.assign(0)
+        return model
+
+    return begun
 
 
 def growing() -> Windows:
@@ -127,7 +146,7 @@ def test_the_peak_is_told_or_measured_once(caplog):
     assert sum("TFLOP/s a device, measured on" in message for message in caplog.messages) <= 1
 
 
-def test_a_peak_that_is_exceeded_is_raised(monkeypatch):
+def test_a_peak_that_is_exceeded_is_raised(traced, monkeypatch):
     monkeypatch.setattr(flops, "_measured", lambda dtype: 10.0)  # on a machine that was busy
     monkeypatch.setattr(flops, "_achieved", {})
     one = tf.distribute.get_strategy()
@@ -135,16 +154,14 @@ def test_a_peak_that_is_exceeded_is_raised(monkeypatch):
     assert [peak_flops(one, "float32", achieved=value) for value in achieved] == [10.0, 40.0, 40.0]
     assert peak_flops(one, "bfloat16") == 10.0
     assert peak_flops(one, "float32", 1e-12, achieved=9.0) == 1.0  # what is told holds
-    model, recorder = gpt(), Recorder()
-    model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+    model, recorder = traced(), Recorder()
     model.fit(growing(), steps_per_epoch=6, callbacks=[Meter(), recorder], verbose=0)
     assert max(record["model_flops_utilization"] for record in recorder.records) == 1
 
 
 @pytest.mark.parametrize("together", [1, 3])
-def test_each_execution_has_its_figures(together):
-    model, recorder = gpt(), Recorder()
-    model.compile(keras.optimizers.Adam(1e-3), steps_per_execution=together, jit_compile=False)
+def test_each_execution_has_its_figures(together, traced):
+    model, recorder = traced(together), Recorder()
     model.feed = Feed()
     data = model.feed.counted(slow(0.03, 12))
     settings = {"steps_per_epoch": 12, "verbose": 0, "shuffle": False}
@@ -175,9 +192,8 @@ def test_tokens_count_where_the_steps_of_an_execution_differ(classifier, animals
     assert real != 3 * sum(record["tokens"] for record in recorder.records)
 
 
-def test_utilization_is_of_the_batches_that_are_seen():
-    model, recorder = gpt(), Recorder()
-    model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+def test_utilization_is_of_the_batches_that_are_seen(traced):
+    model, recorder = traced(), Recorder()
     model.fit(growing(), steps_per_epoch=6, callbacks=[Meter(peak_tflops=1e-6), recorder], verbose=0)
     assert [record["rows"] for record in recorder.records] == [2, 2, 4, 4, 4, 4]
     for record in recorder.records:
@@ -239,21 +255,19 @@ def test_a_run_that_goes_on_appends_to_its_table(tmp_path):
 # Profiles
 
 
-@pytest.mark.parametrize(("steps", "together"), [("2:3", 1), ("4:99", 2)])
-def test_a_profile_shows_our_operations(steps, together, tmp_path):
-    model = gpt()
-    model.compile(keras.optimizers.Adam(1e-3), steps_per_execution=together, jit_compile=False)
+@pytest.mark.parametrize(("steps", "together"), [("2:3", 1), ("4:99", 3)])
+def test_a_profile_shows_our_operations(steps, together, traced, tmp_path):
+    model = traced(together)
     data = slow(0.0).repeat()
     model.fit(data, steps_per_epoch=6, callbacks=[Profile(tmp_path, steps)], verbose=0, shuffle=False)
     [profile] = (tmp_path / "tensorboard/train/plugins/profile").rglob("*.xplane.pb")
     events = profile.read_bytes()
-    for name in (b"block_1", b"query_key_value", b"gradient_tape", b"step_num"):
+    for name in (b"block_0", b"query_key_value", b"gradient_tape", b"step_num"):
         assert name in events
 
 
-def test_a_profile_of_steps_that_are_not_made_is_told(tmp_path, caplog):
-    model = gpt()
-    model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+def test_a_profile_of_steps_that_are_not_made_is_told(traced, tmp_path, caplog):
+    model = traced()
     model.optimizer.iterations.assign(4)
     length = {"steps_per_epoch": 4, "initial_epoch": 1, "epochs": 2, "verbose": 0, "shuffle": False}
     model.fit(slow(0.0), callbacks=[Profile(tmp_path, "2:4"), Profile(tmp_path, "9")], **length)

@@ -34,7 +34,7 @@ shards = st.lists(st.integers(1, 40), min_size=1, max_size=6).filter(lambda size
 orders = st.sampled_from(["random", "consecutive"])
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(sizes=shards, order=orders, seed=st.integers(0, 2**64 - 1), length=st.integers(1, 12), batch=st.integers(1, 5))
 def test_a_batch_holds_windows_of_the_stream_and_the_tokens_after_them(sizes, order, seed, length, batch):
     windows = make(*sizes, batch_size=batch, max_length=length, order=order, seed=seed)
@@ -57,7 +57,7 @@ def test_an_epoch_of_consecutive_windows_holds_each_once(sizes, seed, length, ep
     assert 0 <= sum(sizes) - 1 - windows.count * length < length  # and no further window would fit
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(sizes=shards, length=st.integers(1, 12), batch=st.integers(1, 9), cap=st.none() | st.integers(0, 5))
 def test_windows_in_order_are_the_stream(sizes, length, batch, cap):
     windows = make(*sizes, max_length=length, batch_size=batch)
@@ -195,7 +195,7 @@ def ramps(draw):
     return tuple((size, draw(st.integers(1, 6))) for size in sizes[:-1]), sizes[-1]
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(ramp=ramps(), order=orders, first=st.integers(0, 30), steps=st.integers(1, 12))
 def test_growing_batches_are_cut_from_the_same_sequence_of_examples(ramp, order, first, steps):
     ramp, full = ramp

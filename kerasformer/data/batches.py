@@ -157,7 +157,7 @@ class Batches:
             }
             return inputs if label_ids is None else (inputs, tf.gather(label_ids, rows))
 
-        return assemble
+        return tf.autograph.experimental.do_not_convert(assemble)  # it is written in operations
 
     def _augmenter(self):
         """Changes the words of single texts inside their frame; None where nothing is to change."""

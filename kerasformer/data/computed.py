@@ -22,7 +22,7 @@ def computed(
         tensors = tf.numpy_function(lambda i: element(int(i)), [i], [spec.dtype for spec in signature])
         return tuple(tf.ensure_shape(tensor, spec.shape) for tensor, spec in zip(tensors, signature, strict=True))
 
-    return tf.data.Dataset.range(count).map(read)
+    return tf.data.Dataset.range(count).map(tf.autograph.experimental.do_not_convert(read))
 
 
 def handed_out(dataset: tf.data.Dataset, steps: int) -> tf.data.Dataset:

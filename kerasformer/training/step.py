@@ -72,7 +72,8 @@ class TrainingStep(Fitting):
         jit_update = not isinstance(self.optimizer, AdamW) if jit_compile == "auto" else jit_compile
         # On several replicas the update meets the others, which no compiled function can.
         alone = self.distribute_strategy.num_replicas_in_sync == 1
-        self._update = tf.function(self._apply_gradients, jit_compile=jit_update) if alone else self._apply_gradients
+        apply = tf.function(self._apply_gradients, jit_compile=jit_update, autograph=False)
+        self._update = apply if alone else self._apply_gradients
 
     def get_compile_config(self) -> dict[str, Any]:
         """See Keras; what `compile` was given."""
@@ -233,11 +234,20 @@ class TrainingStep(Fitting):
     ) -> None:
         """Adds a replica's part to the running means."""
         labels, sample_weight = self.seen_by_metrics(labels, sample_weight)
+        given = self._compile_metrics
+        if given is not None and not given.built:
+            with tf.init_scope(), tf.variable_creator_scope(_outside):
+                given.build(labels, outputs)
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss_sum / tf.maximum(weight_sum, 1e-12), sample_weight=weight_sum)
             else:
                 metric.update_state(labels, outputs, sample_weight=sample_weight)
+
+
+def _outside(make: Callable, **settings: Any) -> tf.Variable:
+    """A variable that the graph being traced is no owner of; one with variables of its own would be traced twice."""
+    return make(**settings | {"experimental_enable_variable_lifting": False})
 
 
 def all_reduced(tensors: list[tf.Tensor]) -> list[tf.Tensor]:

@@ -128,12 +128,21 @@ class Classifier(TrainingStep, heads.Classifier):
         if not isinstance(x, Batches):
             verbose = "auto" if verbose is None else verbose
             return self._numpy_probabilities(super().predict(x, batch_size, verbose, **kwargs))
-        data, steps = self._once(x.dataset())
+        dataset = x.dataset()
+        self._trace_predict(dataset.element_spec)
+        data, steps = self._once(dataset)
         with told_as_input_errors():
             logits = keras.Model.predict(self, data, verbose=verbose or 0, steps=steps, **kwargs)
         probabilities = np.empty_like(logits)
         probabilities[np.concatenate(x.order())] = self._numpy_probabilities(logits)
         return probabilities
+
+    def _trace_predict(self, batch: Any) -> None:
+        """Traces what is done with batches of this spec, of any length: the first one's would be traced as well."""
+        self.make_predict_function()
+        alone = self.distribute_strategy.num_replicas_in_sync == 1 and self.steps_per_execution == 1
+        if alone and not self.run_eagerly:
+            self.predict_function.get_concrete_function([batch])
 
     def _numpy_probabilities(self, logits: np.ndarray) -> np.ndarray:
         """What `probabilities` gives, some rows at a time: of many classes the logits alone take gigabytes."""

@@ -75,7 +75,7 @@ def compile_model(recipe: Run, job: Job, optimizer: keras.Optimizer, run: Traini
     options["steps_per_execution"] = math.gcd(job.steps_per_execution, run.first)
     if jit_compile is None:
         job.model.compile(optimizer, **options)
-        dataset, shapes = job.trial()
+        dataset, shapes = job.trial()  # which also finds data that are not for the model, before a folder is written
         jit_compile = choose_jit(job.model, dataset, job.steps, settings.compile, shapes)
     job.model.compile(optimizer, **options, jit_compile=jit_compile)
     return jit_compile
