@@ -32,11 +32,19 @@ def pytest_sessionfinish() -> None:
         processes.stop()
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    """Seeds Python, NumPy and the backend, but never imports Keras for a test that does not: that costs seconds."""
+@pytest.fixture(autouse=True, scope="module")
+def _seeded_file() -> None:
+    """Seeds Python, NumPy and the backend, but never imports Keras for a file that does not: that costs seconds."""
     if keras := sys.modules.get("keras"):
         keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Seeds Python, from which layers draw their seeds, and NumPy: to seed TensorFlow drops what it has compiled."""
+    random.seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
 
 
 @pytest.fixture(params=[False, True], ids=["operations", "fused"])
